@@ -1,0 +1,1 @@
+"""What exists: a step's output is an asset, a gate its blocking check."""

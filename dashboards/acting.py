@@ -1,0 +1,59 @@
+"""What the pages do, through Penstock's API and with its rights: follow a log, cancel a run."""
+
+import ssl
+from urllib.parse import quote
+
+import httpx
+import streamlit as st
+
+from dashboards.reading import settings
+from penstock.api.models import LogOut
+from penstock.api.tokens import read_local_token
+from penstock.errors import PenstockError, PlatformError
+from penstock.settings import Settings
+
+AWAY = "the API does not answer"
+
+
+@st.cache_resource(show_spinner=False)
+def _client() -> httpx.Client:
+    return httpx.Client(base_url=settings().api_url, timeout=20.0, trust_env=False, verify=_trusted(settings()))
+
+
+def _trusted(configured: Settings) -> ssl.SSLContext | bool:
+    """Trust the API's own certificate and no other, whatever address it was made for."""
+    if configured.tls_cert is None:
+        return True
+    context = ssl.create_default_context(cafile=str(configured.tls_cert))
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def step_log(run_id: str, step: str, offset: int) -> LogOut:
+    """A step's log from a byte offset on, at most 4 MiB. Raises: PenstockError."""
+    response = _ask("GET", f"/api/v1/runs/{quote(run_id)}/steps/{quote(step)}/log?offset={offset}")
+    return LogOut.model_validate_json(response.content)
+
+
+def cancel_run(run_id: str) -> None:
+    """Stop a run; it is cancelled within ten seconds. Raises: PenstockError."""
+    _ask("POST", f"/api/v1/runs/{quote(run_id)}/cancel")
+
+
+def _ask(method: str, path: str) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {read_local_token(settings())}"}
+    try:
+        response = _client().request(method, path, headers=headers)
+    except httpx.HTTPError:
+        raise PlatformError(AWAY, where=settings().api_url, remedy="start it with `penstock up`") from None
+    if not response.is_success:
+        raise PenstockError(_detail(response))
+    return response
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"{AWAY} as it should: HTTP {response.status_code}"

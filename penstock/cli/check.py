@@ -1,0 +1,55 @@
+"""`penstock check`: is this penstock.yaml right?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock.errors import InputError
+
+
+def check(
+    path: Annotated[Path, typer.Argument(help="A penstock.yaml, or a folder that holds one.")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the compiled graph as JSON.")] = False,
+) -> None:
+    """
+    Validate a pipeline: one line with file, line and remedy if it is wrong.
+
+    Examples:
+
+        penstock check
+        penstock check examples/shop --json
+    """
+    from penstock.pipeline.load import load_spec
+    from penstock.pipeline.plan import compile_graph
+
+    file = path / "penstock.yaml" if path.is_dir() else path
+    graph = compile_graph(load_spec(read_spec(file), file=str(file)))
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"hash": graph.hash, "structure_hash": graph.structure_hash, **graph.to_values()}))
+        return
+    typer.echo(f"{file}: {len(graph.steps)} steps, graph {graph.hash[:12]}")
+    for step in graph.steps:
+        typer.echo(f"  {step.name}  {step.type}" + (f"  after {', '.join(step.needs)}" if step.needs else ""))
+
+
+def read_spec(file: Path) -> bytes:
+    """
+    The file's bytes, no more than a pipeline may have.
+
+    Raises: InputError when there is none or it is too large.
+    """
+    from penstock.pipeline.load import SIZE_LIMIT
+
+    try:
+        if file.stat().st_size > SIZE_LIMIT:
+            raise InputError(
+                f"{file.stat().st_size / 1e6:.0f} MB is too large", where=str(file), remedy="keep it below 1 MB"
+            )
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read it: {error.strerror}", where=str(file), remedy="write one with `penstock init`"
+        ) from error

@@ -1,0 +1,1 @@
+"""Git events: accepted durably, each started exactly once."""

@@ -1,0 +1,160 @@
+"""
+The inbox: an event is on disk before anybody is told that it was accepted.
+
+An event's key is its project, ref and commits, so that a hook, its repetition and the poll that finds
+the same push are one event; a ref that goes the same way once more (there, back by force, there) makes
+another. Whoever wants to start an event claims it first; a claim that came to nothing lapses.
+"""
+
+from datetime import datetime, timedelta
+
+import attrs
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from penstock.errors import InputError
+from penstock.sources.projects import is_commit
+from penstock.state.tables import heads, inbox
+
+CLAIM_LAPSES_AFTER = timedelta(seconds=20)
+NOTHING = "0" * 40
+
+
+@attrs.frozen
+class Push:
+    """A ref that moved. before: None when it is not known or there was none. source: who said so."""
+
+    project: str
+    ref: str
+    commit: str
+    before: str | None = None
+    source: str = "hook"
+
+    @property
+    def key(self) -> str:
+        """The same for every way in which this push may be reported."""
+        return f"{self.project}:push:{self.ref}:{self.before or NOTHING}..{self.commit}"
+
+
+@attrs.frozen
+class EventRecord:
+    """An event in the inbox, and what became of it."""
+
+    id: int
+    key: str
+    project: str
+    kind: str
+    ref: str
+    commit: str
+    source: str
+    state: str
+    reason: str | None
+    run_id: str | None
+    received_at: datetime
+    attempts: int
+
+    @property
+    def claimed_before(self) -> bool:
+        """Whether somebody claimed it before and came to nothing."""
+        return self.attempts > 1
+
+
+def accept(database: sa.Engine, push: Push) -> EventRecord | None:
+    """
+    Store a push.
+
+    Returns: the event; None when it is known already, or says nothing new (the ref is where it says).
+    Raises: InputError when it is no push of a branch.
+    """
+    if not push.ref.startswith("refs/heads/") or "\0" in push.ref or len(push.ref) > 500:
+        raise InputError(f'"{push.ref}" is no branch', where="ref", remedy="give refs/heads/NAME")
+    if not is_commit(push.commit):
+        raise InputError(f'"{push.commit[:80]}" is no commit', where="commit", remedy="give the full hash")
+    with database.begin() as connection:
+        known = _lock_head(connection, push)
+        if known == push.commit:
+            return None
+        told = attrs.evolve(push, before=push.before if is_commit(push.before or "") else known)
+        found = _store(connection, told, told.key)
+        if found is None and told.before == known:
+            found = _store(connection, told, _next_key(connection, told))
+        if told.before != known and _is_superseded(connection, told):
+            return _record(found) if found else None
+        move = insert(heads).values(project=push.project, ref=push.ref, commit=push.commit)
+        changed = {"commit": push.commit, "seen_at": sa.func.now()}
+        connection.execute(move.on_conflict_do_update(index_elements=["project", "ref"], set_=changed))
+    return _record(found) if found else None
+
+
+def _store(connection: sa.Connection, push: Push, key: str) -> sa.RowMapping | None:
+    row = insert(inbox).values(kind="push", key=key, **attrs.asdict(push))
+    stored = row.on_conflict_do_nothing(index_elements=["key"]).returning(*inbox.c)
+    return connection.execute(stored).mappings().first()
+
+
+def _next_key(connection: sa.Connection, push: Push) -> str:
+    """For a way that the ref has gone before, and goes again from where it is."""
+    same = sa.or_(inbox.c.key == push.key, inbox.c.key.startswith(f"{push.key}#", autoescape=True))
+    times = connection.execute(sa.select(sa.func.count()).where(same)).scalar_one()
+    return f"{push.key}#{times + 1}"
+
+
+def _is_superseded(connection: sa.Connection, push: Push) -> bool:
+    """Whether the ref is known to have moved on from the push's commit: this report came too late to be its head."""
+    moved_on = (inbox.c.project == push.project, inbox.c.ref == push.ref, inbox.c.before == push.commit)
+    return connection.execute(sa.select(inbox.c.id).where(*moved_on).limit(1)).first() is not None
+
+
+def _lock_head(connection: sa.Connection, push: Push) -> str | None:
+    """The ref's known commit; whoever else reports this ref waits until we are done."""
+    lock = sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"{push.project}:{push.ref}", 0))
+    connection.execute(sa.select(lock))
+    wanted = sa.select(heads.c.commit).where(heads.c.project == push.project, heads.c.ref == push.ref)
+    return connection.execute(wanted).scalar()
+
+
+def claim(database: sa.Engine, *, older_than: timedelta = timedelta(0), limit: int = 20) -> tuple[EventRecord, ...]:
+    """Events that nobody has started, oldest first; each is the caller's until the claim lapses."""
+    now = sa.func.now()
+    free = sa.or_(inbox.c.claimed_at.is_(None), inbox.c.claimed_at < now - CLAIM_LAPSES_AFTER)
+    waiting = sa.select(inbox.c.id).where(inbox.c.state == "received", free, inbox.c.received_at <= now - older_than)
+    chosen = waiting.order_by(inbox.c.id).limit(limit).with_for_update(skip_locked=True)
+    with database.begin() as connection:
+        taken = (
+            sa.update(inbox)
+            .where(inbox.c.id.in_(chosen))
+            .values(claimed_at=now, attempts=inbox.c.attempts + 1)
+            .returning(*inbox.c)
+        )
+        rows = connection.execute(taken).mappings().all()
+    return tuple(_record(row) for row in sorted(rows, key=lambda row: row["id"]))
+
+
+def close(database: sa.Engine, event: EventRecord, *, run_id: str | None = None, reason: str | None = None) -> None:
+    """The event was started as a run, or is ignored for a reason. One that is started already stays so."""
+    values = {"state": "started" if run_id else "ignored", "run_id": run_id, "reason": reason}
+    with database.begin() as connection:
+        connection.execute(sa.update(inbox).where(inbox.c.id == event.id, inbox.c.run_id.is_(None)).values(**values))
+
+
+def let_go(
+    database: sa.Engine, event: EventRecord, reason: str, *, again_after: timedelta = CLAIM_LAPSES_AFTER
+) -> None:
+    """It could not be started just now; somebody tries again after a while. The reason can be seen."""
+    claimed_at = sa.func.now() - CLAIM_LAPSES_AFTER + again_after
+    with database.begin() as connection:
+        values = {"reason": reason, "claimed_at": claimed_at}
+        connection.execute(sa.update(inbox).where(inbox.c.id == event.id).values(**values))
+
+
+def list_events(database: sa.Engine, *, project: str | None = None, limit: int = 50) -> tuple[EventRecord, ...]:
+    """Newest first."""
+    wanted = sa.select(inbox).order_by(inbox.c.id.desc()).limit(limit)
+    if project:
+        wanted = wanted.where(inbox.c.project == project)
+    with database.connect() as connection:
+        return tuple(_record(row) for row in connection.execute(wanted).mappings())
+
+
+def _record(row: sa.RowMapping) -> EventRecord:
+    return EventRecord(**{field.name: row[field.name] for field in attrs.fields(EventRecord)})

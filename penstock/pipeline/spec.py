@@ -1,0 +1,141 @@
+"""
+What may stand in `penstock.yaml`, as models: the one place where the file's words are defined.
+
+The fields that only one step type knows are in that type's own model (`penstock/steps/`), which
+extends `StepFields`.
+"""
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+WORKSPACE = "/workspace"
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+Kind = Literal["build", "report", "image", "deployment"]
+
+
+def seconds(value: object) -> object:
+    """`300`, `"300s"`, `"5m"`, `"1h30m"` → whole seconds."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError("this is no duration; write 90s, 5m or 1h30m")  # noqa: TRY004 - pydantic wants it
+    if isinstance(value, int):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if not match or not any(match.groups()):
+        raise ValueError(f'"{value[:60]}" is no duration; write 90s, 5m or 1h30m')
+    if len(value) > 20:
+        raise ValueError("the duration is too long; write 90s, 5m or 1h30m")
+    hours, minutes, secs = (int(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + secs
+
+
+def path_in_workspace(value: object) -> object:
+    """A path relative to the workspace, or below `/workspace`; anything that leaves it is refused."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("this is no path; give one inside the workspace")
+    path = PurePosixPath(value)
+    if path.is_absolute():
+        if not path.is_relative_to(WORKSPACE):
+            raise ValueError(f'"{value[:60]}" leaves the workspace; give a path below {WORKSPACE}')
+        path = path.relative_to(WORKSPACE)
+    if ".." in path.parts:
+        raise ValueError(f'"{value[:60]}" leaves the workspace; give a path without ".."')
+    return str(path)
+
+
+def glob_pattern(value: str) -> str:
+    """A pattern that `Path.glob` takes."""
+    if value == "." or any("**" in part and part != "**" for part in PurePosixPath(value).parts):
+        raise ValueError(f'"{value}" is no pattern for files; write reports/*.xml or reports/**/*.xml')
+    return value
+
+
+def known_version(value: object) -> object:
+    """Only the number 1: neither `1.0`, nor `true`, which are equal to it."""
+    if type(value) is not int or value != 1:
+        raise ValueError("this Penstock knows version 1; write `version: 1`")
+    return value
+
+
+def _env_value(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+_DURATION_SCHEMA = {
+    "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^(\d+h)?(\d+m)?(\d+s)?$"}]
+}
+Duration = Annotated[
+    int, BeforeValidator(seconds), Field(gt=0, le=7 * 24 * 3600), WithJsonSchema(_DURATION_SCHEMA, mode="validation")
+]
+WorkspacePath = Annotated[str, BeforeValidator(path_in_workspace)]
+_STEP_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
+_ARTIFACT_KEY = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+PATTERNS_IN_WORDS = {
+    _STEP_NAME: "use small letters, digits, - and _, a letter first, 63 at most",
+    _ARTIFACT_KEY: "use letters, digits, ., - and _, a letter or digit first, 128 at most",
+    _ENV_NAME: "use letters, digits and _, no digit first",
+}
+StepName = Annotated[str, StringConstraints(pattern=_STEP_NAME)]
+ArtifactKey = Annotated[str, StringConstraints(pattern=_ARTIFACT_KEY)]
+EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
+WorkspacePattern = Annotated[WorkspacePath, AfterValidator(glob_pattern)]
+Version = Annotated[Literal[1], BeforeValidator(known_version)]
+EnvValue = Annotated[
+    str, BeforeValidator(_env_value), WithJsonSchema({"type": ["string", "number", "boolean"]}, mode="validation")
+]
+
+
+class Model(BaseModel):
+    """Frozen, and strict about words it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ArtifactOut(Model):
+    """A file or folder of the workspace that a step leaves to those that need it."""
+
+    key: ArtifactKey = Field(description="The artifact's name, unique within the step.")
+    path: WorkspacePath = Field(description="A file or folder in the workspace.")
+
+
+class Reports(Model):
+    """Files that a step writes for Penstock to read."""
+
+    junit: WorkspacePattern | None = Field(None, description="JUnit XML: a file, or a pattern such as reports/*.xml.")
+
+
+class StepFields(Model):
+    """What every step may say."""
+
+    kind: ClassVar[Kind] = "build"
+    summary: ClassVar[str] = ""
+
+    name: StepName = Field(description="Unique in the file; small letters, digits, - and _.")
+    type: str = Field(description="One of the step types, such as step.shell_exec.")
+    needs: tuple[StepName, ...] = Field((), description="Steps that must succeed first; their artifacts are there.")
+    timeout: Duration = Field(3600, description="How long the step may take: 90s, 5m, 1h30m.")
+
+    def check_name(self) -> str | None:
+        """The blocking check that this step decides (tests, findings, healthy); None if it decides none."""
+        return None
+
+
+class Defaults(Model):
+    """Values for steps that do not say otherwise."""
+
+    timeout: Duration | None = None
+    env: dict[EnvName, EnvValue] = {}
+
+
+class Spec(Model):
+    """The whole file."""
+
+    version: Version = Field(description="The version of this format: 1.")
+    defaults: Defaults = Defaults()
+    steps: tuple[Any, ...] = Field(min_length=1, max_length=2000)

@@ -1,0 +1,243 @@
+"""The git command: mirrors, heads, files at a commit, checkouts."""
+
+import fcntl
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+
+from penstock.errors import InputError, NotFoundError, PlatformError
+
+TIMEOUT_S = 300.0
+_LATEST_S = 253_402_300_799  # the last second of the year 9999: a commit may claim any time, datetime ends there
+COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_PROTOCOLS = "https:http:ssh:file"
+_GUARDS = (
+    *("-c", "core.hooksPath=/dev/null"),
+    *(
+        "-c",
+        "core.fsmonitor=false",
+        "-c",
+        "submodule.recurse=false",
+        "-c",
+        "gc.auto=0",
+        "-c",
+        "maintenance.auto=false",
+        "-c",
+        "advice.detachedHead=false",
+    ),
+    *("-c", "safe.directory=*"),
+)
+
+
+@attrs.frozen
+class CommitInfo:
+    """A commit's own words. `committed_at` is UTC."""
+
+    commit: str
+    author: str
+    title: str
+    committed_at: datetime
+
+
+@attrs.frozen
+class Repository:
+    """A git folder (a mirror, or a work tree's `.git`) to read commits from."""
+
+    git_dir: Path
+
+    def run(self, *words: str, env: Mapping[str, str] | None = None) -> bytes:
+        """The output of a git command in this repository."""
+        return git("--git-dir", str(self.git_dir), *words, env=env)
+
+    def resolve(self, revision: str) -> str:
+        """
+        The full hash of a branch, tag or abbreviated hash.
+
+        Raises: NotFoundError.
+        """
+        try:
+            found = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        except PlatformError as error:
+            raise NotFoundError(f'no commit is called "{revision}"', remedy="name a branch, tag or hash") from error
+        return found.decode().strip()
+
+    def has(self, commit: str) -> bool:
+        """Whether the commit is here."""
+        try:
+            self.run("cat-file", "-e", f"{commit}^{{commit}}")
+        except PlatformError:
+            return False
+        return True
+
+    def info(self, commit: str) -> CommitInfo:
+        """Author, title and time of a commit."""
+        text = self.run("show", "-s", "--format=%H%x00%an <%ae>%x00%s%x00%ct", commit).decode("utf-8", "replace")
+        full, author, title, time = text.strip().split("\0")
+        return CommitInfo(full, author, title, datetime.fromtimestamp(min(int(time), _LATEST_S), UTC))
+
+    def read_file(self, commit: str, path: str, *, limit_bytes: int) -> bytes | None:
+        """A file's bytes at a commit; None when there is none. Raises: InputError when it is larger than the limit."""
+        try:
+            size = int(self.run("cat-file", "-s", f"{commit}:{path}"))
+        except PlatformError:
+            return None
+        if size > limit_bytes:
+            raise InputError(
+                f"{size / 1e6:.0f} MB is too large", where=path, remedy=f"keep it below {limit_bytes / 1e6:.0f} MB"
+            )
+        try:
+            return self.run("cat-file", "blob", f"{commit}:{path}")
+        except PlatformError:  # a folder, or a submodule
+            return None
+
+    def check_out(self, commit: str, folder: Path) -> None:
+        """Write the commit's files into an empty folder. It holds no `.git`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        index = folder.parent / f".{folder.name}.index"
+        try:
+            words = ("--work-tree", str(folder), "checkout", "--force", "--quiet", commit, "--", ".")
+            self.run(*words, env={"GIT_INDEX_FILE": str(index)})
+        finally:
+            index.unlink(missing_ok=True)
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """Whether `old` is `new` or one of its ancestors; False when either is not here."""
+        try:
+            self.run("merge-base", "--is-ancestor", old, new)
+        except PlatformError:
+            return False
+        return True
+
+
+@attrs.frozen
+class WorkTree:
+    """A developer's own checkout."""
+
+    root: Path
+
+    @property
+    def repository(self) -> Repository:
+        """Its repository, wherever the git folder is."""
+        found = git("-C", str(self.root), "rev-parse", "--absolute-git-dir").decode().strip()
+        return Repository(Path(found))
+
+    def branch(self) -> str:
+        """The full name of the branch that is checked out, or HEAD."""
+        try:
+            return git("-C", str(self.root), "symbolic-ref", "--quiet", "HEAD").decode().strip()
+        except PlatformError:
+            return "HEAD"
+
+    def changed_files(self) -> tuple[str, ...]:
+        """Files that differ from HEAD or that git does not know and does not ignore."""
+        listing = git("-C", str(self.root), "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
+        return tuple(entry[3:] for entry in listing.decode("utf-8", "replace").split("\0") if entry)
+
+    def snapshot(self) -> str:
+        """
+        The work tree as it is, as a commit on top of HEAD that no branch holds; HEAD itself when nothing changed.
+
+        Raises: InputError in a repository without commits.
+        """
+        try:
+            head = self.repository.resolve("HEAD")
+        except NotFoundError as error:
+            raise InputError("there is no commit yet", where=str(self.root), remedy="commit something first") from error
+        if not self.changed_files():
+            return head
+        with tempfile.TemporaryDirectory() as folder:
+            env = {"GIT_INDEX_FILE": str(Path(folder, "index")), **_SNAPSHOT_IDENTITY}
+            git("-C", str(self.root), "read-tree", head, env=env)
+            git("-C", str(self.root), "add", "--all", "--", ".", env=env)
+            tree = git("-C", str(self.root), "write-tree", env=env).decode().strip()
+            words = ("commit-tree", tree, "-p", head, "-m", "Uncommitted changes")
+            return git("-C", str(self.root), *words, env=env).decode().strip()
+
+
+# Times fixed, so that the same changes on the same commit are the same commit.
+_SNAPSHOT_IDENTITY = {
+    f"GIT_{who}_{what}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "work tree"), ("EMAIL", "work-tree@localhost"), ("DATE", "946684800 +0000"))
+}
+
+
+def mirror(url: str, folder: Path) -> Repository:
+    """A bare mirror of `url` in `folder`, made or brought up to date; by one at a time, git's locks do not wait."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    repository = Repository(folder)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "HEAD").exists():
+            git("init", "--quiet", "--bare", str(folder))
+        refs = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+        repository.run("fetch", "--quiet", "--prune", "--no-tags", "--end-of-options", url, *refs)
+    return repository
+
+
+def ls_remote(url: str) -> dict[str, str]:
+    """Branch heads of a remote: full ref name → commit."""
+    listing = git("ls-remote", "--heads", "--end-of-options", url).decode()
+    return {ref: commit for commit, ref in (line.split("\t") for line in listing.splitlines())}
+
+
+def default_branch(url: str) -> str:
+    """The branch that a remote's HEAD names, without `refs/heads/`; `main` when it names none."""
+    listing = git("ls-remote", "--symref", "--end-of-options", url, "HEAD").decode()
+    match = re.search(r"^ref: refs/heads/(\S+)\s+HEAD$", listing, re.MULTILINE)
+    return match[1] if match else "main"
+
+
+def git(*words: str, env: Mapping[str, str] | None = None, guarded: bool = True) -> bytes:
+    """
+    Run git within a time limit.
+
+    guarded: hooks off and few protocols; False only for a push to a repository of one's own, whose hook must run.
+
+    Raises: PlatformError with git's own last line.
+    """
+    command: Sequence[str] = ("git", *(_GUARDS if guarded else ()), *words)
+    own = {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "/bin/true", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+    own["GIT_ALLOW_PROTOCOL"] = _PROTOCOLS  # stronger than protocol.*.allow, which a repository's own config can set
+    try:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            env={**_without_git(os.environ), **own, **(env or {})},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PlatformError(f"git {_verb(words)} took longer than {TIMEOUT_S:.0f} s") from error
+    except OSError as error:
+        raise PlatformError("the git command was not found", remedy="install git and put it on PATH") from error
+    if done.returncode:
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        told = [line for line in lines if line.startswith(("fatal:", "error:"))]
+        raise PlatformError(f"git {_verb(words)} failed: {(told or lines)[-1]}")
+    return done.stdout
+
+
+def _without_git(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what would point git at another repository, as inside a hook."""
+    keep = {"GIT_SSL_CAINFO", "GIT_SSH", "GIT_SSH_COMMAND"}
+    return {name: value for name, value in environment.items() if not name.startswith("GIT_") or name in keep}
+
+
+def _verb(words: Sequence[str]) -> str:
+    skip = 0
+    for word in words:
+        if skip:
+            skip -= 1
+        elif word in ("--git-dir", "--work-tree", "-C"):
+            skip = 1
+        else:
+            return word
+    return ""

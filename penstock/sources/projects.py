@@ -1,0 +1,123 @@
+"""Connected repositories."""
+
+import re
+from pathlib import Path
+
+import attrs
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from penstock.errors import ConflictError, InputError, NotFoundError, PlatformError
+from penstock.pipeline.complaints import suggestion
+from penstock.settings import Settings
+from penstock.sources.git import COMMIT, Repository, default_branch, mirror
+from penstock.state.tables import heads, projects
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+
+@attrs.frozen
+class Project:
+    """A connected repository. url: whatever git can fetch from, without credentials."""
+
+    name: str
+    url: str
+    default_branch: str
+    polled: bool = True
+
+    def mirror_folder(self, settings: Settings) -> Path:
+        """Where its mirror lies."""
+        return settings.home / "mirrors" / f"{self.name}.git"
+
+    def repository(self, settings: Settings) -> Repository:
+        """Its mirror as it is."""
+        return Repository(self.mirror_folder(settings))
+
+    def with_commit(self, settings: Settings, commit: str) -> Repository:
+        """
+        Its mirror, brought up to date if the commit is not there yet.
+
+        Raises: NotFoundError when the remote has no such commit, PlatformError when git fails.
+        """
+        repository = self.repository(settings)
+        if (repository.git_dir / "HEAD").exists() and repository.has(commit):
+            return repository
+        repository = mirror(self.url, repository.git_dir)
+        if not repository.has(commit):
+            raise NotFoundError(f"no branch or tag of {self.url} holds commit {commit[:12]}", where=self.name)
+        return repository
+
+
+def add_project(database: sa.Engine, name: str, url: str) -> Project:
+    """
+    Connect a repository; the same name and address again is fine.
+
+    Raises: InputError for a name or address that cannot be used, ConflictError when the name is another's.
+    """
+    if not NAME.fullmatch(name):
+        raise InputError(f'"{name}" is no name for a project', remedy="use small letters, digits, - and _")
+    _check_url(url)
+    try:
+        project = Project(name, url, default_branch(url))
+    except PlatformError as error:
+        raise InputError(str(error), where=url, remedy="give an address that `git ls-remote` can read") from error
+    row = {"name": name, "url": url, "default_branch": project.default_branch}
+    _check_alike(database, name)
+    with database.begin() as connection:
+        connection.execute(insert(projects).values(row).on_conflict_do_nothing())
+    found = get_project(database, name)
+    if found.url != url:
+        raise ConflictError(f'a project "{name}" is connected to {found.url}', remedy="choose another name")
+    return found
+
+
+def _check_alike(database: sa.Engine, name: str) -> None:
+    for other in list_projects(database):
+        if other.name != name and other.name.replace("-", "_") == name.replace("-", "_"):
+            raise ConflictError(f'there is a project "{other.name}"', remedy="differ in more than - and _")
+
+
+def _check_url(url: str) -> None:
+    if url.startswith("-") or "::" in url or any(ord(char) < 33 for char in url):
+        raise InputError("this is no address of a repository", where="url", remedy="give https://, ssh:// or a path")
+    # A name alone may be a token, as in https://TOKEN@github.com.
+    if re.match(r"https?://[^/]*@|[a-z+]+://[^/@]*:[^/@]*@", url, re.IGNORECASE):
+        raise InputError("the address holds credentials", where="url", remedy="leave them out")
+
+
+def get_project(database: sa.Engine, name: str) -> Project:
+    """Raises: NotFoundError with the nearest name."""
+    found = {project.name: project for project in list_projects(database)}
+    if name not in found:
+        raise NotFoundError(f'no project is called "{name}"', remedy=suggestion(name, found))
+    return found[name]
+
+
+def list_projects(database: sa.Engine) -> tuple[Project, ...]:
+    """By name."""
+    with database.connect() as connection:
+        rows = connection.execute(sa.select(projects).order_by(projects.c.name)).mappings()
+        return tuple(Project(row["name"], row["url"], row["default_branch"], row["polled"]) for row in rows)
+
+
+def remove_project(database: sa.Engine, name: str) -> None:
+    """
+    Disconnect a repository; its history stays in the warehouse.
+
+    Raises: NotFoundError.
+    """
+    get_project(database, name)
+    with database.begin() as connection:
+        connection.execute(sa.delete(projects).where(projects.c.name == name))
+
+
+def known_heads(database: sa.Engine, project: str) -> dict[str, str]:
+    """Ref → the commit that was last accepted for it."""
+    with database.connect() as connection:
+        rows = connection.execute(sa.select(heads.c.ref, heads.c.commit).where(heads.c.project == project))
+        return {row.ref: row.commit for row in rows}
+
+
+def is_commit(text: str) -> bool:
+    """Whether `text` is a full hash, and not that of a deletion."""
+    return bool(COMMIT.fullmatch(text)) and set(text) != {"0"}

@@ -1,0 +1,1 @@
+"""Penstock's state in PostgreSQL: embedded by default, external by PENSTOCK_DATABASE_URL."""

@@ -1,0 +1,13 @@
+"""Alembic's entry: runs on the connection that `penstock.state.database` hands in."""
+
+from alembic import context
+
+from penstock.state.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    version_table_schema="penstock",
+    include_schemas=True,
+)
+context.run_migrations()

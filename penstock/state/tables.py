@@ -1,0 +1,228 @@
+"""
+The tables of Penstock's state, schema `penstock`.
+
+Each has its grain as comment. Times are UTC with time zone. The warehouse holds the history for
+questions; these tables hold what the platform must know to go on after `kill -9`.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = sa.MetaData(schema="penstock")
+
+
+def _at(name: str, **options: object) -> sa.Column[object]:
+    return sa.Column(name, sa.DateTime(timezone=True), **options)  # type: ignore[arg-type]
+
+
+def _now(name: str) -> sa.Column[object]:
+    return _at(name, nullable=False, server_default=sa.func.now())
+
+
+projects = sa.Table(
+    "projects",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("default_branch", sa.Text, nullable=False),
+    sa.Column("polled", sa.Boolean, nullable=False, server_default=sa.true()),
+    _now("created_at"),
+    comment="One row per connected repository.",
+)
+
+graphs = sa.Table(
+    "graphs",
+    metadata,
+    sa.Column("project", sa.Text, sa.ForeignKey("penstock.projects.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("structure_hash", sa.Text, primary_key=True),
+    sa.Column("structure", JSONB, nullable=False),
+    sa.Column("is_default", sa.Boolean, nullable=False),
+    _now("created_at"),
+    comment="One row per structure (steps, kinds, needs) that a project's commits have had.",
+)
+
+heads = sa.Table(
+    "heads",
+    metadata,
+    sa.Column("project", sa.Text, sa.ForeignKey("penstock.projects.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("ref", sa.Text, primary_key=True),
+    sa.Column("commit", sa.Text, nullable=False),
+    _now("seen_at"),
+    comment="One row per ref: the commit that Penstock last accepted for it.",
+)
+
+inbox = sa.Table(
+    "inbox",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("key", sa.Text, nullable=False, unique=True),
+    sa.Column("project", sa.Text, sa.ForeignKey("penstock.projects.name", ondelete="CASCADE"), nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("ref", sa.Text, nullable=False),
+    sa.Column("commit", sa.Text, nullable=False),
+    sa.Column("before", sa.Text),
+    sa.Column("author", sa.Text),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, server_default="received"),
+    sa.Column("reason", sa.Text),
+    sa.Column("run_id", sa.Text),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    _now("received_at"),
+    _at("claimed_at"),
+    sa.Index("inbox_open", "state", "received_at"),
+    comment="One row per git event that was accepted: received, started (run_id), or ignored (reason).",
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("commit", sa.Text, nullable=False),
+    sa.Column("ref", sa.Text, nullable=False),
+    sa.Column("event_key", sa.Text),
+    sa.Column("trigger", sa.Text, nullable=False),
+    sa.Column("author", sa.Text),
+    sa.Column("title", sa.Text),
+    _at("committed_at"),
+    sa.Column("graph", JSONB, nullable=False),
+    sa.Column("graph_hash", sa.Text, nullable=False),
+    sa.Column("structure_hash", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    _now("queued_at"),
+    _at("started_at"),
+    _at("finished_at"),
+    _at("ingested_at"),
+    sa.Index("runs_by_commit", "project", "commit"),
+    sa.Index("runs_by_time", "queued_at"),
+    comment="One row per run: a graph at a commit, and how it ended.",
+)
+
+steps = sa.Table(
+    "steps",
+    metadata,
+    sa.Column("run_id", sa.Text, sa.ForeignKey("penstock.runs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("step", sa.Text, primary_key=True),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("exit_code", sa.Integer),
+    sa.Column("produced", JSONB, nullable=False, server_default="{}"),
+    sa.Column("reused_from", sa.Text),
+    _at("queued_at"),
+    _at("started_at"),
+    _at("finished_at"),
+    sa.Column("cpu_s", sa.Float),
+    sa.Column("memory_peak_bytes", sa.BigInteger),
+    comment="One row per step per run: its newest attempt.",
+)
+
+verdicts = sa.Table(
+    "verdicts",
+    metadata,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("commit", sa.Text, primary_key=True),
+    sa.Column("graph_hash", sa.Text, primary_key=True),
+    sa.Column("step", sa.Text, primary_key=True),
+    sa.Column("passed", sa.Boolean, nullable=False),
+    sa.Column("evidence", JSONB, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    _now("decided_at"),
+    comment="One row per step per commit and graph: what a deployment reads before it starts.",
+)
+
+artifacts = sa.Table(
+    "artifacts",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("commit", sa.Text, nullable=False),
+    sa.Column("ref", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("step", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("published", sa.Boolean, nullable=False, server_default=sa.false()),
+    _now("created_at"),
+    sa.UniqueConstraint("run_id", "step", "key"),
+    sa.Index("artifacts_by_key", "project", "key", "created_at"),
+    comment="One row per artifact that a step of a run put out.",
+)
+
+releases = sa.Table(
+    "releases",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("environment", sa.Text, nullable=False),
+    sa.Column("service", sa.Text, nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("commit", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("graph_hash", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("configuration", JSONB, nullable=False),
+    sa.Column("previous", sa.Text),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    _now("created_at"),
+    _at("live_at"),
+    _at("ended_at"),
+    sa.UniqueConstraint("environment", "project", "service", "number"),
+    comment="One row per release; all but state, reason and times never change.",
+)
+
+instances = sa.Table(
+    "instances",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("release_id", sa.Text, sa.ForeignKey("penstock.releases.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("desired", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer),
+    sa.Column("port", sa.Integer),
+    sa.Column("restarts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("reason", sa.Text),
+    _now("created_at"),
+    _at("started_at"),
+    comment="One row per instance of a release: what is wanted of it and what it is.",
+)
+
+routes = sa.Table(
+    "routes",
+    metadata,
+    sa.Column("environment", sa.Text, primary_key=True),
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("service", sa.Text, primary_key=True),
+    sa.Column("port", sa.Integer, nullable=False, unique=True),
+    sa.Column("release_id", sa.Text),
+    comment="One row per service: the port on which it answers and the release that traffic goes to.",
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("hash", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("subject", sa.Text, nullable=False),
+    _now("created_at"),
+    _at("expires_at"),
+    comment="One row per API token; only its SHA-256 is kept.",
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    _now("at"),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("detail", JSONB, nullable=False, server_default="{}"),
+    comment="One row per change that somebody made to the platform.",
+)

@@ -1,0 +1,131 @@
+"""step.shell_exec: commands in a fresh workspace."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, Field
+
+from penstock.engines import Exit
+from penstock.errors import ReportError, StepFailure
+from penstock.pipeline.junit import CaseResult, failures_in_words, read_junit
+from penstock.pipeline.spec import ArtifactOut, EnvName, EnvValue, Kind, Reports, StepFields, WorkspacePath
+from penstock.steps.context import State, StepContext, StepResult, Verdict
+from penstock.steps.workspace import inside, store_artifact, tail_of
+
+
+def _unique_keys(outs: tuple[ArtifactOut, ...]) -> tuple[ArtifactOut, ...]:
+    keys = [out.key for out in outs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise ValueError(f'two artifacts have the key "{twice[0]}"; give each its own')
+    return outs
+
+
+class Config(StepFields):
+    """Commands, run by /bin/sh one after the other until one fails."""
+
+    kind: ClassVar[Kind] = "build"
+    summary: ClassVar[str] = "Run commands in a fresh workspace."
+
+    image: str | None = Field(None, description="The image for engines of containers; the process engine has none.")
+    commands: tuple[str, ...] = Field(min_length=1, description="Shell commands, run until one fails.")
+    work_dir: WorkspacePath = Field(".", description="Where the commands start.")
+    env: dict[EnvName, EnvValue] = Field({}, description="Variables for this step.")
+    network: bool = Field(False, description="Whether the commands may reach the network.")
+    artifacts_out: Annotated[tuple[ArtifactOut, ...], AfterValidator(_unique_keys)] = Field(
+        (), description="What steps that need this one find in place."
+    )
+    reports: Reports = Field(Reports(), description="Reports to read: JUnit.")
+
+    def check_name(self) -> str | None:
+        """A step with a JUnit report decides the check `tests`."""
+        return "tests" if self.reports.junit else None
+
+
+def run(config: Config, context: StepContext) -> StepResult:
+    """Run the commands, read the reports, store what is put out."""
+    if config.image and context.engine.name == "process":
+        context.log.line(f"image {config.image} is not used: the process engine runs this machine's own tools")
+    if not inside(context.workspace, config.work_dir).is_dir():
+        raise StepFailure(f'there is no folder "{config.work_dir}" in the workspace', remedy="mend work_dir")
+    job = context.job(
+        config.name,
+        ("/bin/sh", "-c", script(config.commands)),
+        env=config.env,
+        image=config.image,
+        work_dir=config.work_dir,
+        network=config.network,
+        timeout_s=float(config.timeout),
+    )
+    ended = context.engine.run(job, context.log.output, context.token)
+    tests = _read_tests(config, context)
+    state, reason = outcome(ended, config, tests, tail_of(context.log))
+    outs = config.artifacts_out if state == "succeeded" else ()
+    artifacts = tuple(store_artifact(context, out.key, out.path) for out in outs)
+    return StepResult(
+        state=state,
+        reason=reason,
+        exit_code=ended.code,
+        artifacts=artifacts,
+        verdict=_verdict(config, state, reason, tests),
+        tests=tests,
+        cpu_s=ended.cpu_s,
+        memory_peak_bytes=ended.memory_peak_bytes,
+    )
+
+
+def script(commands: Sequence[str]) -> str:
+    """One shell script that says each command before it runs it and stops at the first that fails."""
+    lines = ["set -e"]
+    for command in commands:
+        lines += [f"printf '%s\\n' {shlex.quote('$ ' + command.rstrip())}", command]
+    return "\n".join(lines)
+
+
+def outcome(ended: Exit, config: Config, tests: Sequence[CaseResult], tail: str) -> tuple[State, str | None]:
+    """The step's state, and why it is not `succeeded`."""
+    if ended.state == "cancelled":
+        return "cancelled", "cancelled"
+    if ended.state == "timed_out":
+        return "timed_out", f"took longer than its limit of {config.timeout} s"
+    if ended.code:
+        return "failed", failures_in_words(tests) or f"exit code {ended.code}" + (f": {tail}" if tail else "")
+    if config.reports.junit and not tests:
+        return "failed", f"no test was found in {config.reports.junit}"
+    if words := failures_in_words(tests):
+        return "failed", words
+    return "succeeded", None
+
+
+def _read_tests(config: Config, context: StepContext) -> tuple[CaseResult, ...]:
+    if config.reports.junit is None:
+        return ()
+    return tuple(case for path in _matches(context, config) for case in _read_or_say(path, context))
+
+
+def _matches(context: StepContext, config: Config) -> Iterator[Path]:
+    root = context.workspace.resolve()
+    for path in sorted(root.glob(config.reports.junit or "")):
+        if path.is_file() and path.resolve().is_relative_to(root):
+            yield path
+
+
+def _read_or_say(path: Path, context: StepContext) -> tuple[CaseResult, ...]:
+    try:
+        return read_junit(path)
+    except ReportError as error:
+        context.log.line(f"this report was not read: {error}")
+        return ()
+
+
+def _verdict(config: Config, state: State, reason: str | None, tests: Sequence[CaseResult]) -> Verdict | None:
+    if config.check_name() is None or state in ("cancelled", "infra_error"):
+        return None
+    broken = [case.label for case in tests if case.broken]
+    evidence: dict[str, str | int | float] = {"tests": len(tests), "failed": len(broken)}
+    evidence["skipped"] = sum(case.state == "skipped" for case in tests)
+    if broken:
+        evidence["failing"] = ", ".join(broken[:20])
+    passed = state == "succeeded"
+    return Verdict("tests", passed, f"{len(tests)} tests passed" if passed else (reason or state), evidence)

@@ -1,0 +1,157 @@
+"""
+The life of a finding on a branch, as one INSERT into `finding_events`.
+
+    unknown ──present──▶ open ◀──unsuppressed── suppressed        introduced, suppressed, unsuppressed
+       open, suppressed ──absent──▶ fixed ──present──▶ open        fixed, reopened
+       present with another severity, path or rule                changed
+
+Only a scan that succeeded speaks, and only about its own tool and category on its own branch. "Fixed" needs a report
+that was read whole: a result that had to be quarantined might be the one that seems to be gone. A scan of a commit
+older than the newest one scanned there (a late or repeated run) changes no state; it may only show that a finding is
+older than was thought. What the base branch has open is no news: it keeps who introduced it, when and where.
+"""
+
+from datetime import datetime
+
+import duckdb
+import pyarrow as pa
+from attrs import frozen
+
+from penstock.warehouse.rows import Scan
+
+_INSERT_EVENTS = """
+INSERT INTO finding_events BY NAME
+WITH events AS MATERIALIZED (
+    SELECT *
+    FROM finding_events
+    WHERE project = $project AND branch IN ($branch, $base_branch) AND tool = $tool AND category = $category
+), known AS MATERIALIZED (
+    SELECT
+        fingerprint,
+        max(seq) AS seq,
+        arg_max(state, seq) AS state,
+        arg_max(rule_id, seq) AS rule_id,
+        arg_max(severity, seq) AS severity,
+        arg_max(path, seq) AS path,
+        min(committed_at) FILTER (event = 'introduced') AS introduced_at,
+        bool_and(baseline) FILTER (event = 'introduced') AS baseline
+    FROM events
+    WHERE branch = $branch
+    GROUP BY fingerprint
+), seen AS (
+    SELECT
+        fingerprint,
+        any_value(rule_id) AS rule_id,
+        any_value(severity) AS severity,
+        any_value(path) AS path,
+        bool_and(coalesce(suppressed, false)) AS suppressed,
+        any_value(suppression_reason) AS suppression_reason
+    FROM incoming_findings
+    GROUP BY fingerprint
+), base AS (
+    SELECT
+        fingerprint,
+        arg_min(commit, committed_at) FILTER (event = 'introduced') AS commit,
+        min(committed_at) FILTER (event = 'introduced') AS committed_at,
+        arg_min_null(author, committed_at) FILTER (event = 'introduced') AS author,
+        bool_and(baseline) FILTER (event = 'introduced') AS baseline
+    FROM events
+    WHERE branch = $base_branch AND branch <> $branch
+    GROUP BY fingerprint
+    HAVING arg_max(state, seq) <> 'fixed'
+), facts AS (
+    SELECT
+        coalesce(seen.fingerprint, known.fingerprint) AS fingerprint,
+        seen.fingerprint IS NOT NULL AS present,
+        CASE WHEN seen.suppressed THEN 'suppressed' ELSE 'open' END AS wanted,
+        known.state AS known_state,
+        known.introduced_at,
+        known.baseline AS known_baseline,
+        coalesce(seen.rule_id, known.rule_id) AS rule_id,
+        coalesce(seen.severity, known.severity) AS severity,
+        coalesce(seen.path, known.path) AS path,
+        seen.suppression_reason,
+        seen.severity <> known.severity OR seen.path <> known.path OR seen.rule_id <> known.rule_id AS is_changed,
+        base.fingerprint IS NOT NULL AS inherited,
+        base.commit AS base_commit,
+        base.committed_at AS base_committed_at,
+        base.author AS base_author,
+        base.baseline AS base_baseline
+    FROM seen
+    FULL OUTER JOIN known USING (fingerprint)
+    LEFT JOIN base ON base.fingerprint = coalesce(seen.fingerprint, known.fingerprint)
+), changes AS (
+    SELECT *, CASE
+        WHEN $is_late THEN CASE WHEN present AND introduced_at > $committed_at THEN 'introduced' END
+        WHEN present AND known_state IS NULL THEN 'introduced'
+        WHEN present AND known_state = 'fixed' THEN 'reopened'
+        WHEN present AND known_state = 'open' AND wanted = 'suppressed' THEN 'suppressed'
+        WHEN present AND known_state = 'suppressed' AND wanted = 'open' THEN 'unsuppressed'
+        WHEN NOT present AND known_state <> 'fixed' AND $quarantined = 0 THEN 'fixed'
+        WHEN present AND is_changed THEN 'changed'
+    END AS event
+    FROM facts
+)
+SELECT
+    $project AS project,
+    $branch AS branch,
+    fingerprint,
+    $tool AS tool,
+    $category AS category,
+    (SELECT coalesce(max(seq), 0) + 1 FROM known) AS seq,
+    event,
+    CASE WHEN $is_late THEN known_state WHEN event = 'fixed' THEN 'fixed' ELSE wanted END AS state,
+    CASE WHEN event = 'introduced' AND inherited THEN base_commit ELSE $commit END AS commit,
+    CASE WHEN event = 'introduced' AND inherited THEN base_committed_at ELSE $committed_at END AS committed_at,
+    CASE WHEN event = 'introduced' AND inherited THEN base_author ELSE $author END AS author,
+    CASE WHEN event = 'fixed' THEN $commit_before END AS last_seen_commit,
+    CASE WHEN $is_late THEN known_baseline
+         WHEN event = 'introduced' AND inherited THEN base_baseline
+         ELSE event = 'introduced' AND $is_first END AS baseline,
+    $run_id AS run_id,
+    rule_id,
+    severity,
+    path,
+    suppression_reason
+FROM changes
+WHERE event IS NOT NULL
+"""
+
+
+@frozen
+class CommitBefore:
+    """The newest commit of the branch that the same tool and category scanned with success."""
+
+    commit: str
+    committed_at: datetime
+
+
+def record_events(
+    connection: duckdb.DuckDBPyConnection,
+    scan: Scan,
+    findings: pa.Table,
+    *,
+    before: CommitBefore | None,
+    base_branch: str | None = None,
+) -> None:
+    """
+    What a scan that succeeded changes in the lives of the findings on its branch.
+
+    findings: at least the columns fingerprint, rule_id, severity, path, suppressed and suppression_reason.
+    before: None at the first scan, whose findings are the baseline.
+    """
+    connection.register("incoming_findings", findings)
+    try:
+        connection.execute(_INSERT_EVENTS, _parameters(scan, before, base_branch))
+    finally:
+        connection.unregister("incoming_findings")
+
+
+def _parameters(scan: Scan, before: CommitBefore | None, base_branch: str | None) -> dict[str, object]:
+    names = ("project", "branch", "tool", "category", "commit", "author", "run_id", "quarantined", "committed_at")
+    return {name: getattr(scan, name) for name in names} | {
+        "base_branch": base_branch or scan.branch,
+        "is_first": before is None,
+        "is_late": before is not None and scan.committed_at < before.committed_at,
+        "commit_before": before.commit if before else None,
+    }

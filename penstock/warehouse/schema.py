@@ -1,0 +1,64 @@
+"""
+The tables are made, and brought up to date: lake tables outlive the code that wrote them.
+
+`schema.sql` is the present schema and may be run at any time. What it cannot do to a table that is there already (a
+column more) is a statement in MIGRATIONS under the version that needs it.
+"""
+
+import importlib.resources
+from collections.abc import Mapping
+
+import duckdb
+
+from penstock.errors import PlatformError
+
+MIGRATIONS: Mapping[int, str] = {}
+"""Version → what brings a warehouse of the version before it up to that version, before `schema.sql` is run."""
+
+FIRST_VERSION = 1
+
+
+def ensure_schema(connection: duckdb.DuckDBPyConnection, migrations: Mapping[int, str] = MIGRATIONS) -> int:
+    """
+    Bring the tables to the newest version in one transaction; one query when they are there already.
+
+    Returns: the version. The caller holds the writers' lock.
+    Raises: PlatformError when the warehouse was written by a newer Penstock.
+    """
+    newest = max(migrations, default=FIRST_VERSION)
+    present = schema_version(connection)
+    if present > newest:
+        raise PlatformError(
+            f"the warehouse has schema version {present}, this Penstock knows {newest}",
+            remedy="upgrade Penstock",
+        )
+    if present < newest:
+        _upgrade(connection, present, newest, migrations)
+    return newest
+
+
+def schema_version(connection: duckdb.DuckDBPyConnection) -> int:
+    """The version of the tables; 0 when there are none."""
+    try:
+        row = connection.execute("SELECT max(version) FROM schema_version").fetchone()
+    except duckdb.CatalogException:
+        return 0
+    return int(row[0]) if row and row[0] else 0
+
+
+def schema_sql() -> str:
+    """The present schema as SQL, idempotent."""
+    return importlib.resources.files(__package__).joinpath("schema.sql").read_text(encoding="utf-8")
+
+
+def _upgrade(connection: duckdb.DuckDBPyConnection, present: int, newest: int, migrations: Mapping[int, str]) -> None:
+    pending = [sql for version, sql in sorted(migrations.items()) if version > present > 0]
+    connection.execute("BEGIN")
+    try:
+        for sql in [*pending, schema_sql()]:
+            connection.execute(sql)
+        connection.execute("INSERT INTO schema_version VALUES (?, now())", [newest])
+        connection.execute("COMMIT")
+    except duckdb.Error:
+        connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,1 @@
+"""Dagster resources: they open what `penstock` offers."""

@@ -1,0 +1,1 @@
+"""What starts work, and what makes sure that nothing is left behind."""
