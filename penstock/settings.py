@@ -8,6 +8,12 @@ Where Penstock lives and listens: PENSTOCK_* variables, read once, validated, fr
     PENSTOCK_TLS_CERT, PENSTOCK_TLS_KEY
     PENSTOCK_API_PORT, PENSTOCK_DAGSTER_PORT, PENSTOCK_DASHBOARDS_PORT, PENSTOCK_CODE_PORT
     PENSTOCK_APPS_PORT       first of the ports on which deployed services answer
+    PENSTOCK_ENGINE          where steps run: process (default), docker or kubernetes
+    PENSTOCK_DOCKER_HOST     the socket of Docker Engine or Podman; default: DOCKER_HOST, else Docker's own
+    PENSTOCK_VAULT           where secrets lie: file (default, encrypted, under PENSTOCK_HOME) or hashicorp
+    PENSTOCK_VAULT_KEY_FILE  the key of the encrypted file; default: outside of PENSTOCK_HOME, in ~/.config/penstock
+    PENSTOCK_VAULT_ADDR, PENSTOCK_VAULT_TOKEN_FILE, PENSTOCK_VAULT_MOUNT    of HashiCorp Vault or OpenBao
+    PENSTOCK_KUBECONFIG, PENSTOCK_KUBERNETES_NAMESPACE                      of the kubernetes engine
 """
 
 import ipaddress
@@ -36,6 +42,15 @@ class Settings:
     artifacts_url: str | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    engine: str = "process"
+    docker_host: str | None = None
+    vault: str = "file"
+    vault_key_file: Path = attrs.field(factory=lambda: Path.home() / ".config" / "penstock" / "vault.key")
+    vault_addr: str | None = None
+    vault_token_file: Path | None = None
+    vault_mount: str = "secret"
+    kubeconfig: Path | None = None
+    kubernetes_namespace: str = "penstock"
 
     @property
     def api_url(self) -> str:
@@ -85,6 +100,15 @@ def load_settings(env: Mapping[str, str] | None = None, cwd: Path | None = None)
         artifacts_url=env.get("PENSTOCK_ARTIFACTS_URL") or None,
         tls_cert=_file(env, "PENSTOCK_TLS_CERT"),
         tls_key=_file(env, "PENSTOCK_TLS_KEY"),
+        engine=env.get("PENSTOCK_ENGINE") or "process",
+        docker_host=env.get("PENSTOCK_DOCKER_HOST") or env.get("DOCKER_HOST") or None,
+        vault=env.get("PENSTOCK_VAULT") or "file",
+        vault_key_file=_vault_key_file(env),
+        vault_addr=env.get("PENSTOCK_VAULT_ADDR") or None,
+        vault_token_file=_file(env, "PENSTOCK_VAULT_TOKEN_FILE", "the file that holds the token"),
+        vault_mount=env.get("PENSTOCK_VAULT_MOUNT") or "secret",
+        kubeconfig=_file(env, "PENSTOCK_KUBECONFIG", "a kubeconfig"),
+        kubernetes_namespace=env.get("PENSTOCK_KUBERNETES_NAMESPACE") or "penstock",
     )
     _check_ports(settings)
     _check_listening(settings)
@@ -144,12 +168,18 @@ def _check_ports(settings: Settings) -> None:
         seen[port] = name
 
 
-def _file(env: Mapping[str, str], variable: str) -> Path | None:
+def _vault_key_file(env: Mapping[str, str]) -> Path:
+    named = env.get("PENSTOCK_VAULT_KEY_FILE")
+    folder = Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return Path(named).expanduser().absolute() if named else folder / "penstock" / "vault.key"
+
+
+def _file(env: Mapping[str, str], variable: str, what: str = "a PEM file") -> Path | None:
     text = env.get(variable)
     if not text:
         return None
     if not Path(text).is_file():
-        raise SettingsError(f'no file "{text}"', where=variable, remedy="name a PEM file")
+        raise SettingsError(f'no file "{text}"', where=variable, remedy=f"name {what}")
     return Path(text).absolute()
 
 

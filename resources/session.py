@@ -135,4 +135,4 @@ def be_ready() -> None:
     finally:
         database.dispose()
     step_types()
-    open_engine(load_settings().home).isolation()
+    open_engine(load_settings()).isolation()

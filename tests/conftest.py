@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
+from containers import BUSYBOX, DockerEngine, build_busybox, running_registry
 from git_builder import GitRepository
 from real_parts import Isolation, server_url, short_folder
 
@@ -81,6 +82,29 @@ def make_repository(tmp_path: Path) -> Callable[..., GitRepository]:
         return made
 
     return make
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[DockerEngine]:
+    """A real Docker Engine with the image `busybox:tests`. Its tests are marked xdist_group("docker")."""
+    folder = short_folder()
+    engine = DockerEngine(folder / "docker")
+    try:
+        engine.start()
+        build_busybox(engine.host, folder / "busybox", BUSYBOX)
+        yield engine
+    finally:
+        engine.remove()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[str]:
+    """A real registry on loopback that asks for no login: `127.0.0.1:PORT`."""
+    folder = short_folder()
+    with running_registry(folder) as address:
+        yield address
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -6,15 +6,53 @@ process, container or network behind.
 """
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import attrs
 
 from penstock.pipeline.cancel import CancelToken
 
-ExitState = Literal["exited", "timed_out", "cancelled"]
+if TYPE_CHECKING:
+    from penstock.settings import Settings
+
+ExitState = Literal["exited", "timed_out", "cancelled", "out_of_memory"]
 OnOutput = Callable[[bytes], None]
+SECRETS_FOLDER = "/run/secrets"
+DEFAULT_PIDS = 4096
+
+_FILES = {"process": "process:ProcessEngine", "docker": "docker:DockerEngine", "kubernetes": "kubernetes:JobsEngine"}
+
+
+@attrs.frozen
+class Probe:
+    """
+    How a sidecar is asked whether it is ready: a TCP port, a path over HTTP on that port, or a command inside it.
+
+    limit_s: how long it may take to become ready; interval_s: between two questions. Seconds.
+    """
+
+    port: int | None = None
+    http: str | None = None
+    command: tuple[str, ...] | None = None
+    interval_s: float = 1.0
+    limit_s: float = 60.0
+
+
+@attrs.frozen
+class Sidecar:
+    """
+    A service beside a job: started before it, stopped after it, reached by its name (and by nobody else).
+
+    argv: the command; None for the image's own. ready: None when being started is enough.
+    """
+
+    name: str
+    image: str | None = None
+    argv: tuple[str, ...] | None = None
+    env: Mapping[str, str] = attrs.field(factory=dict)
+    ready: Probe | None = None
 
 
 @attrs.frozen
@@ -26,7 +64,12 @@ class Job:
     workspace: host folder that is `/workspace` inside, the only writable one besides a private /tmp.
     work_dir: folder to start in, relative to the workspace.
     read_only: host folders that must be visible inside at their own path although they lie in PENSTOCK_HOME.
-    image: what an engine of containers runs it in. timeout_s: seconds until it is stopped.
+    image: what an engine of containers runs it in.
+    network: whether anything but its sidecars can be reached.
+    secrets: name → value; each is a file in memory at /run/secrets/NAME, readable by the job alone.
+    services: sidecars, all ready before the job begins.
+    cpus: processors, may be a fraction. memory_bytes: of all its processes together. pids: processes and threads.
+    timeout_s: seconds until it is stopped.
     """
 
     run_id: str
@@ -38,6 +81,11 @@ class Job:
     image: str | None = None
     network: bool = False
     read_only: tuple[Path, ...] = ()
+    secrets: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)
+    services: tuple[Sidecar, ...] = ()
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    pids: int = DEFAULT_PIDS
     timeout_s: float = 3600.0
 
 
@@ -53,7 +101,12 @@ class Exit:
 
 
 class Engine(Protocol):
-    """What runs a job. Raises PlatformError when it cannot even try."""
+    """
+    What runs a job.
+
+    Raises PlatformError when it cannot even try (it is away, its disk is full), StepFailure when the job cannot be
+    (no such image, an image is needed and none is named, a sidecar that does not become ready).
+    """
 
     @property
     def name(self) -> str:
@@ -70,23 +123,28 @@ class Engine(Protocol):
         Returns: always an Exit when the job was started, also when it was cancelled or timed out.
         """
 
+    def shell(self, job: Job) -> int:
+        """Run the job's argv on this terminal, for a person. Returns: its exit code."""
+
+    def image_digest(self, image: str) -> str | None:
+        """`sha256:…` of what `image` stands for now, fetched if need be; None where images are not used."""
+
     def reap(self, run_id: str, step: str = "") -> int:
         """Stop whatever of this run (or one step of it) is still alive. Returns: how many were stopped."""
 
 
-def open_engine(home: Path, name: str = "process") -> Engine:
+def open_engine(settings: "Settings") -> Engine:
     """
-    The engine called `name`.
+    The engine that the settings name.
 
-    home: PENSTOCK_HOME, hidden from every job.
     Raises: SettingsError for a name that no engine has.
     """
-    from penstock.engines.process import ProcessEngine
     from penstock.errors import SettingsError
 
-    engines: dict[str, Callable[[Path], Engine]] = {"process": ProcessEngine}
-    if name not in engines:
+    if settings.engine not in _FILES:
         raise SettingsError(
-            f'no engine is called "{name}"', where="PENSTOCK_ENGINE", remedy=f"use {', '.join(engines)}"
+            f'no engine is called "{settings.engine}"', where="PENSTOCK_ENGINE", remedy=f"use {', '.join(_FILES)}"
         )
-    return engines[name](home)
+    file, _, name = _FILES[settings.engine].partition(":")
+    engine: Engine = getattr(import_module(f"penstock.engines.{file}"), name)(settings)
+    return engine

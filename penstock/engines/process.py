@@ -28,6 +28,7 @@ from penstock.folders import remove_tree
 from penstock.pipeline.cancel import CancelToken
 from penstock.pipeline.spec import WORKSPACE
 from penstock.processes import kill_all, signal_group, spawn
+from penstock.settings import Settings
 
 RUN_MARK = "PENSTOCK_RUN_MARK"  # in the environment of every process of a run: how `reap` finds them
 STOP_GRACE_S = 3.0
@@ -58,10 +59,32 @@ _CREDENTIAL_FILES = (
 
 @attrs.frozen
 class ProcessEngine:
-    """Runs jobs as processes of this machine. home: PENSTOCK_HOME, which jobs never see."""
+    """Runs jobs as processes of this machine, which never see PENSTOCK_HOME."""
 
-    home: Path
+    settings: Settings
     name: str = "process"
+
+    @property
+    def home(self) -> Path:
+        """PENSTOCK_HOME."""
+        return self.settings.home
+
+    def image_digest(self, image: str) -> str | None:
+        """None: images are not used."""
+        del image
+        return None
+
+    def shell(self, job: Job) -> int:
+        """Run the job's argv on this terminal; see `Engine.shell`."""
+        private = job.workspace.parent / f"{job.workspace.name}.private"
+        private.mkdir(exist_ok=True)
+        try:
+            folder = job.workspace / _outside(job.work_dir)
+            return subprocess.run(
+                self._argv(job, private), env=self._env(job, private), cwd=folder, check=False
+            ).returncode
+        finally:
+            remove_tree(private)
 
     def isolation(self) -> str:
         """One sentence that says plainly how far a job is kept apart from this machine."""

@@ -27,7 +27,7 @@ def close_run(settings: Settings, database: sa.Engine, run_id: str, dagster_stat
     except NotFoundError:
         return  # it ended before it began to be ours
     if reason:
-        open_engine(settings.home).reap(run_id)
+        open_engine(settings).reap(run_id)
         recover(database, _log.info, CancelToken())
     cancelled = (reason or "cancelled") if dagster_status == "CANCELED" else None
     broken = _why_broken(database, run_id, reason) if dagster_status == "FAILURE" else None

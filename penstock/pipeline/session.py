@@ -50,7 +50,7 @@ def open_services(settings: Settings, database: sa.Engine, *, platform_up: bool)
         settings=settings,
         database=database,
         store=open_store(settings.artifacts_path),
-        engine=open_engine(settings.home),
+        engine=open_engine(settings),
         ingest=Ingest(settings, database),
         platform_up=platform_up,
     )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 WORKSPACE = "/workspace"
+_SIZE = re.compile(r"(\d{1,15})\s*([kmgt]?)(?:i?b)?")
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 Kind = Literal["build", "report", "image", "deployment"]
@@ -60,6 +61,21 @@ def known_version(value: object) -> object:
     return value
 
 
+def as_list(value: object) -> object:
+    """One thing where a list may stand is a list of it."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def size_bytes(value: object) -> object:
+    """`512m`, `2g`, or a number of bytes → bytes; k, m and g are powers of 1024, as in Docker."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _SIZE.fullmatch(value.strip().lower()) if isinstance(value, str) else None
+    if not match:
+        raise ValueError("this is no size; write 512m or 2g")
+    return int(match[1]) * 1024 ** " kmgt".index(match[2] or " ")
+
+
 def _env_value(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -72,18 +88,28 @@ _DURATION_SCHEMA = {
 Duration = Annotated[
     int, BeforeValidator(seconds), Field(gt=0, le=7 * 24 * 3600), WithJsonSchema(_DURATION_SCHEMA, mode="validation")
 ]
+Size = Annotated[
+    int,
+    BeforeValidator(size_bytes),
+    Field(ge=4 * 1024 * 1024, le=2**50),
+    WithJsonSchema({"type": ["integer", "string"], "pattern": r"^\d+[kmgt]?i?b?$"}, mode="validation"),
+]
 WorkspacePath = Annotated[str, BeforeValidator(path_in_workspace)]
 _STEP_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
 _ARTIFACT_KEY = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+_SECRET_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,127}$"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 PATTERNS_IN_WORDS = {
     _STEP_NAME: "use small letters, digits, - and _, a letter first, 63 at most",
     _ARTIFACT_KEY: "use letters, digits, ., - and _, a letter or digit first, 128 at most",
+    _SECRET_NAME: "use letters, digits, - and _, a letter first, 128 at most",
     _ENV_NAME: "use letters, digits and _, no digit first",
 }
 StepName = Annotated[str, StringConstraints(pattern=_STEP_NAME)]
 ArtifactKey = Annotated[str, StringConstraints(pattern=_ARTIFACT_KEY)]
 EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
+SecretName = Annotated[str, StringConstraints(pattern=_SECRET_NAME)]
+Patterns = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 WorkspacePattern = Annotated[WorkspacePath, AfterValidator(glob_pattern)]
 Version = Annotated[Literal[1], BeforeValidator(known_version)]
 EnvValue = Annotated[
@@ -110,6 +136,36 @@ class Reports(Model):
     junit: WorkspacePattern | None = Field(None, description="JUnit XML: a file, or a pattern such as reports/*.xml.")
 
 
+class Retry(Model):
+    """Whether a step that did not succeed is tried again."""
+
+    max: int = Field(ge=1, le=10, description="How many more attempts.")
+    on: Annotated[tuple[Literal["infra", "failure"], ...], BeforeValidator(as_list)] = Field(
+        ("infra",),
+        description="infra: Penstock, its engine or a server failed. failure: the step did, or its time ran out.",
+    )
+
+
+class When(Model):
+    """A condition; all its fields must hold. A list of conditions holds when one of them does."""
+
+    event: Patterns = Field((), description="push, tag, pull_request, release, schedule, manual, rerun.")
+    branch: Patterns = Field((), description="Branches, as patterns such as release/*.")
+    tag: Patterns = Field((), description="Tags, as patterns such as v*.")
+    paths: Patterns = Field((), description="Changed files, as patterns such as src/**; one that matches is enough.")
+    condition: str | None = Field(None, alias="if", max_length=1000, description="A CEL expression that is true.")
+
+
+class CacheEntry(Model):
+    """Folders kept from run to run. A missing or damaged one is as if there were none."""
+
+    key: str = Field(
+        min_length=1, max_length=500, description="The exact name; with ${{ hash_files('...') }} of what it depends on."
+    )
+    restore: tuple[str, ...] = Field((), description="Beginnings of keys to fall back to, best first.")
+    paths: tuple[WorkspacePath, ...] = Field(min_length=1, description="Files and folders in the workspace.")
+
+
 class StepFields(Model):
     """What every step may say."""
 
@@ -120,10 +176,35 @@ class StepFields(Model):
     type: str = Field(description="One of the step types, such as step.shell_exec.")
     needs: tuple[StepName, ...] = Field((), description="Steps that must succeed first; their artifacts are there.")
     timeout: Duration = Field(3600, description="How long the step may take: 90s, 5m, 1h30m.")
+    when: Annotated[tuple[When, ...], BeforeValidator(as_list)] = Field(
+        (), description="Run only if one of these conditions holds; else the step is skipped."
+    )
+    retry: Retry | None = Field(None, description="Try again when it did not succeed.")
+    continue_on_error: bool = Field(
+        False, description="Whether the run goes on, and may succeed, when this step fails."
+    )
+    secrets: tuple[SecretName, ...] = Field((), description="Secrets of the vault that the step gets.")
 
     def check_name(self) -> str | None:
         """The blocking check that this step decides (tests, findings, healthy); None if it decides none."""
         return None
+
+
+class ContainedFields(StepFields):
+    """What every step may say that runs a program of the pipeline's in an image."""
+
+    image: str | None = Field(None, description="The image for engines of containers; the process engine has none.")
+    work_dir: WorkspacePath = Field(".", description="Where the commands start.")
+    env: dict[EnvName, EnvValue] = Field({}, description="Variables for this step.")
+    secret_env: dict[EnvName, SecretName] = Field({}, description="Variables that hold a secret named in `secrets`.")
+    network: bool = Field(False, description="Whether the commands may reach the network.")
+    services: tuple[StepName, ...] = Field((), description="Services of the file that run beside this step.")
+    cpu: float | None = Field(None, gt=0, le=1024, description="Processors at most; 0.5 is half of one.")
+    memory: Size | None = Field(None, description="Memory at most: 512m, 2g.")
+    pids: int | None = Field(None, ge=8, le=1_000_000, description="Processes and threads at most.")
+    cache: Annotated[tuple[CacheEntry, ...], BeforeValidator(as_list)] = Field(
+        (), description="Folders kept from run to run."
+    )
 
 
 class Defaults(Model):

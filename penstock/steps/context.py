@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import attrs
 
 from penstock.engines import Engine, Job
+from penstock.errors import StepFailure
 from penstock.pipeline.cancel import CancelToken
 from penstock.settings import Settings
 
@@ -129,6 +130,7 @@ class StepContext:
     upstream_artifacts: step → what the steps that it needs put out, directly or through others.
     undecided: step → those upstream of it whose passing is not on record for this commit and graph.
     platform_up: whether a platform runs that can keep a deployed service alive.
+    secrets: name → value of those that the step was granted; their values are masked in its log.
     """
 
     run: RunInfo
@@ -144,6 +146,17 @@ class StepContext:
     undecided: Callable[[str], tuple[str, ...]]
     database: "sa.Engine"
     platform_up: bool
+    secrets: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)
+
+    def secret(self, name: str) -> str:
+        """
+        The value of a granted secret.
+
+        Raises: StepFailure when the step does not name it in `secrets`.
+        """
+        if name not in self.secrets:
+            raise StepFailure(f'the step was not granted the secret "{name}"', remedy="name it in `secrets:`")
+        return self.secrets[name].decode()
 
     def job(self, step: str, argv: tuple[str, ...], **options: object) -> Job:
         """A job of this run in this workspace, with the CI_* variables set."""

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from penstock.engines import Exit
 from penstock.errors import ReportError, StepFailure
 from penstock.pipeline.junit import CaseResult, failures_in_words, read_junit
-from penstock.pipeline.spec import ArtifactOut, EnvName, EnvValue, Kind, Reports, StepFields, WorkspacePath
+from penstock.pipeline.spec import ArtifactOut, ContainedFields, Kind, Reports
 from penstock.steps.context import State, StepContext, StepResult, Verdict
 from penstock.steps.workspace import inside, store_artifact, tail_of
 
@@ -22,17 +22,13 @@ def _unique_keys(outs: tuple[ArtifactOut, ...]) -> tuple[ArtifactOut, ...]:
     return outs
 
 
-class Config(StepFields):
+class Config(ContainedFields):
     """Commands, run by /bin/sh one after the other until one fails."""
 
     kind: ClassVar[Kind] = "build"
     summary: ClassVar[str] = "Run commands in a fresh workspace."
 
-    image: str | None = Field(None, description="The image for engines of containers; the process engine has none.")
     commands: tuple[str, ...] = Field(min_length=1, description="Shell commands, run until one fails.")
-    work_dir: WorkspacePath = Field(".", description="Where the commands start.")
-    env: dict[EnvName, EnvValue] = Field({}, description="Variables for this step.")
-    network: bool = Field(False, description="Whether the commands may reach the network.")
     artifacts_out: Annotated[tuple[ArtifactOut, ...], AfterValidator(_unique_keys)] = Field(
         (), description="What steps that need this one find in place."
     )

@@ -22,6 +22,7 @@ from penstock.engines.process import RUN_MARK, ProcessEngine, bubblewrap, hidden
 from penstock.errors import Cancelled, PlatformError, SettingsError
 from penstock.pipeline.cancel import CancelToken
 from penstock.processes import wait_until
+from penstock.settings import load_settings
 
 
 @attrs.define
@@ -72,7 +73,7 @@ def make_bench(home: Path) -> Callable[[], Bench]:
     def make() -> Bench:
         workspace = home / "workspaces" / "run" / "step"
         workspace.mkdir(parents=True)
-        engine = open_engine(home)
+        engine = open_engine(load_settings({"PENSTOCK_HOME": str(home)}))
         assert isinstance(engine, ProcessEngine)
         return Bench(engine, workspace)
 
@@ -146,7 +147,7 @@ def test_home_is_hidden(parent: str):
         (home / "postgres").mkdir()
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(home / "postgres" / "sock"))
-        bench = Bench(ProcessEngine(home), workspace)
+        bench = Bench(ProcessEngine(load_settings({"PENSTOCK_HOME": str(home)})), workspace)
         assert (
             bench.run(f"test ! -e {home}/token && test ! -e {home}/postgres && test ! -e {home}/workspaces").code == 0
         )
@@ -393,9 +394,11 @@ def test_engine_that_was_killed_leaves_nothing_behind(bench: Bench):
     from pathlib import Path
     from penstock.engines import Job, open_engine
     from penstock.pipeline.cancel import CancelToken
+    from penstock.settings import load_settings
     script = "setsid sleep 300 & python3 -c 'import time; time.sleep(300)' {bench.run_id} & echo up; wait"
     job = Job({bench.run_id!r}, "step", ("/bin/sh", "-c", script), Path({str(bench.workspace)!r}))
-    open_engine(Path({str(bench.engine.home)!r})).run(job, lambda chunk: print("up", flush=True), CancelToken())
+    engine = open_engine(load_settings({{"PENSTOCK_HOME": {str(bench.engine.home)!r}}}))
+    engine.run(job, lambda chunk: print("up", flush=True), CancelToken())
     """
     owner = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE)
     assert owner.stdout is not None
@@ -418,7 +421,7 @@ def test_reaping_one_run_leaves_the_others(make_bench: Callable[[], Bench], tmp_
         name: subprocess.Popen(["sleep", "300"], env={**os.environ, RUN_MARK: text}) for name, text in marks.items()
     }
     try:
-        assert ProcessEngine(tmp_path).reap(run) == 0
+        assert ProcessEngine(load_settings({"PENSTOCK_HOME": str(tmp_path)})).reap(run) == 0
         assert bench.engine.reap(run, "step") == 1
         assert sleepers["a"].poll() is not None
         assert bench.engine.reap(run) == 1
@@ -440,4 +443,4 @@ def test_command_that_cannot_start_is_one_line(bench: Bench, isolation: Isolatio
 def test_unknown_engine_names_those_there_are(home: Path):
     """For a setting with a typo."""
     with pytest.raises(SettingsError, match='no engine is called "dokcer"; use process'):
-        open_engine(home, "dokcer")
+        open_engine(load_settings({"PENSTOCK_HOME": str(home), "PENSTOCK_ENGINE": "dokcer"}))

@@ -55,7 +55,7 @@ def context(settings: Settings, workspace: Path, log: RecordedLog, tmp_path: Pat
         run=run,
         settings=settings,
         workspace=workspace,
-        engine=open_engine(settings.home),
+        engine=open_engine(settings),
         store=open_store(str(tmp_path / "store")),
         log=log,
         token=CancelToken(),
