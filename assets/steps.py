@@ -7,7 +7,7 @@ import dagster as dg
 
 from penstock.events.dispatch import TAG_STRUCTURE, KnownStructure, op_name, partitions_name, word
 from penstock.pipeline.plan import Node
-from penstock.steps.context import StepResult, Verdict
+from penstock.steps.context import StepResult
 from resources.session import PenstockRun
 
 GRAIN = {
@@ -60,8 +60,12 @@ def _checks(project: str, node: Node) -> Sequence[dg.AssetCheckSpec]:
 
 
 def _as_events(project: str, node: Node, result: StepResult) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-    """A report exists even where its gate is shut; a build, image or deployment exists only if it succeeded."""
-    check = _check_result(project, node, result.verdict)
+    """
+    A report exists even where its gate is shut; a build, image or deployment exists only if it succeeded.
+
+    Dagster skips what comes after a step that yields nothing: one that need not succeed yields what became of it.
+    """
+    check = _check_result(project, node, result)
     if _exists(node, result):
         yield dg.MaterializeResult(metadata=metadata_of(result), check_results=[check] if check else [])
     elif check:
@@ -70,24 +74,29 @@ def _as_events(project: str, node: Node, result: StepResult) -> Iterator[dg.Mate
 
 
 def _exists(node: Node, result: StepResult) -> bool:
-    return result.state == "succeeded" or (node.kind == "report" and result.verdict is not None)
+    reported = node.kind == "report" and result.verdict is not None
+    return result.state == "succeeded" or reported or result.allowed or result.unneeded
 
 
-def _check_result(project: str, node: Node, verdict: Verdict | None) -> dg.AssetCheckResult | None:
-    if node.check is None or verdict is None:
+def _check_result(project: str, node: Node, result: StepResult) -> dg.AssetCheckResult | None:
+    if node.check is None:
         return None
+    verdict = result.verdict
+    if verdict is None and not (result.allowed or result.unneeded):
+        return None
+    summary = verdict.summary if verdict else f"{result.state}: {result.reason}"
     return dg.AssetCheckResult(
         check_name=node.check,
         asset_key=asset_key(project, node.name),
-        passed=verdict.passed,
-        severity=dg.AssetCheckSeverity.ERROR,
-        metadata={**verdict.evidence, "summary": verdict.summary},
+        passed=verdict.passed if verdict else result.unneeded,
+        severity=dg.AssetCheckSeverity.WARN if result.allowed else dg.AssetCheckSeverity.ERROR,
+        metadata={**(verdict.evidence if verdict else {}), "summary": summary},
     )
 
 
 def raise_unless_done(result: StepResult) -> None:
-    """Raises: dagster.Failure for every state but succeeded and skipped."""
-    if result.state not in ("succeeded", "skipped"):
+    """Raises: dagster.Failure unless the steps after it may begin."""
+    if not result.lets_go_on:
         described = f"{result.state}: {result.reason}"
         raise dg.Failure(described, metadata={"state": result.state}, allow_retries=False)
 
@@ -152,10 +161,11 @@ def _as_records(
     """What an asset would yield, for an op: events about the same asset and check."""
     if _exists(node, result):
         yield dg.AssetMaterialization(key, partition=context.partition_key, metadata=metadata_of(result))
-    if node.check and (verdict := result.verdict):
+    if check := _check_result(key.path[0], node, result):
         yield dg.AssetCheckEvaluation(
             asset_key=key,
-            check_name=node.check,
-            passed=verdict.passed,
-            metadata={**verdict.evidence, "summary": verdict.summary},
+            check_name=check.check_name or "",
+            passed=check.passed,
+            severity=check.severity,
+            metadata=check.metadata,
         )

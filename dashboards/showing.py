@@ -25,6 +25,7 @@ STATES = {
     "pending": ("▶", "busy"),
     "queued": ("…", "calm"),
     "skipped": ("–", "calm"),
+    "waiting": ("◔", "warn"),
     "superseded": ("–", "calm"),
     "open": ("●", "bad"),
     "fixed": ("✔", "good"),

@@ -28,7 +28,10 @@ from penstock.errors import SettingsError
 
 PORTS = {"api": 8700, "dagster": 8701, "dashboards": 8702, "code": 8703, "apps": 8710}
 DATABASE_FILE = "database.url"
-PRIVATE_FOLDERS = ("artifacts", "data", "lake", "logs", "mirrors", "releases", "repositories", "tools", "workspaces")
+PRIVATE_FOLDERS = (
+    *("artifacts", "data", "kept", "lake", "logs", "mirrors", "releases", "repositories", "templates", "tools"),
+    "workspaces",
+)
 
 
 @attrs.frozen
@@ -72,6 +75,11 @@ class Settings:
     @property
     def dagster_home(self) -> Path:
         return self.home / "dagster"
+
+    @property
+    def templates_path(self) -> Path:
+        """The platform's library of templates."""
+        return self.home / "templates"
 
     @property
     def artifacts_path(self) -> str:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from penstock.engines import open_engine
+from penstock.events import inbox
 from penstock.events.dispatch import TAG_COMMIT, TAG_EVENT, TAG_PROJECT, TAG_REF, TAG_TRIGGER, op_name, run_info
 from penstock.pipeline import records
 from penstock.pipeline.cancel import current_token
@@ -65,18 +66,22 @@ class PenstockRun:
         # Started by hand in Dagster's own pages a run has no tags of ours, but always its partition.
         commit = tags.get(TAG_COMMIT) or project.repository(settings).resolve(tags[PARTITION_NAME_TAG])
         repository = project.with_commit(settings, commit)
-        graph = read_graph(repository, commit)
+        graph = read_graph(repository, commit, settings.templates_path)
         ref = tags.get(TAG_REF) or records.ref_of(self._database, project_name, commit) or "HEAD"
         trigger = tags.get(TAG_TRIGGER) or "manual"
         if self._run.parent_run_id:
             trigger = "rerun"
-        info = run_info(repository, project, commit, ref, graph, trigger=trigger, run_id=self._run.run_id)
+        event = inbox.find(self._database, tags.get(TAG_EVENT, ""))
+        info = run_info(
+            repository.info(commit), project, ref, graph, trigger=trigger, event=event, run_id=self._run.run_id
+        )
         return RunSession.start(
             open_services(settings, self._database, platform_up=True),
             info,
             graph,
             repository,
             on_line=lambda _step, _line: None,
+            default_branch=project.default_branch,
             only=self._chosen(project_name, graph),
             event_key=None if self._run.parent_run_id else tags.get(TAG_EVENT),
         )

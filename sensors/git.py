@@ -54,6 +54,8 @@ def _overdue(context: dg.SensorEvaluationContext, database: sa.Engine) -> Iterat
             inbox.let_go(database, event, str(error))
             context.log.warning(str(error))
             continue
+        if launch and launch.group and inbox.wait_for_group(database, event, launch.group, newest_only=False):
+            continue
         if launch and _is_loaded(context, launch):
             yield launch
         elif launch:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import attrs
@@ -67,11 +67,7 @@ class DockerEngine:
 
     def answers(self) -> bool:
         """Whether it is there."""
-        try:
-            with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.folder / "docker.sock"))) as client:
-                return client.get("http://docker/_ping", timeout=5).status_code == 200
-        except httpx.HTTPError:
-            return False
+        return answers_at(self.folder / "docker.sock")
 
     def client(self) -> docker.DockerClient:
         """The Docker SDK, connected; close it."""
@@ -97,9 +93,7 @@ class DockerEngine:
                 container.remove(force=True)
             client.close()
         self.stop()
-        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for mount in sorted((m for m in mounts if m.startswith(str(self.folder))), reverse=True):
-            subprocess.run(["umount", mount], check=False)
+        unmount_below(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -157,3 +151,81 @@ def _wait_for(url: str) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
+
+
+PODMAN_CONF = """
+[containers]
+default_ulimits = ["nofile=16384:16384", "nproc=16384:16384"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+
+
+@attrs.define
+class PodmanService:
+    """Podman's Docker-compatible service, with data of its own."""
+
+    folder: Path
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def host(self) -> str:
+        """What DOCKER_HOST would say."""
+        return f"unix://{self.folder / 'podman.sock'}"
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "containers.conf").write_text(PODMAN_CONF)
+        (self.folder / "storage.conf").write_text(
+            f'[storage]\ndriver = "overlay"\ngraphroot = "{self.folder}/data"\nrunroot = "{self.folder}/run"\n'
+        )
+        env = {
+            **os.environ,
+            "CONTAINERS_CONF": f"{self.folder}/containers.conf",
+            "CONTAINERS_STORAGE_CONF": f"{self.folder}/storage.conf",
+        }
+        words = ["podman", "--tmpdir", f"{self.folder}/tmp", "system", "service", "--time", "0", self.host]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=env
+            )
+        deadline = time.monotonic() + START_LIMIT_S
+        while not answers_at(self.folder / "podman.sock"):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"podman did not start: {(self.folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.1)
+
+    def client(self) -> docker.DockerClient:
+        """The Docker SDK, connected; close it."""
+        return docker.DockerClient(base_url=self.host, timeout=60)
+
+    def remove(self) -> None:
+        """Containers, service, mounts and data."""
+        if answers_at(self.folder / "podman.sock"):
+            with closing(self.client()) as client:
+                for container in client.containers.list(all=True):
+                    container.remove(force=True)
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
+        unmount_below(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def answers_at(socket_path: Path) -> bool:
+    """Whether an engine is there."""
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket_path))) as client:
+            return client.get("http://docker/_ping", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def unmount_below(folder: Path) -> None:
+    """What an engine has mounted in its folder."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in sorted((m for m in mounts if m.startswith(str(folder))), reverse=True):
+        subprocess.run(["umount", mount], check=False)

@@ -9,7 +9,7 @@ from dashboards.showing import empty, head, put, said_plainly
 from dashboards.tables import run_table
 from penstock.pipeline.records import RunRecord
 
-RUN_STATES = ("running", "queued", "succeeded", "failed", "timed_out", "infra_error", "cancelled")
+RUN_STATES = ("running", "queued", "succeeded", "failed", "timed_out", "infra_error", "waiting", "cancelled")
 PAGE = 50
 
 

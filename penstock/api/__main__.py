@@ -1,10 +1,12 @@
 """`python -m penstock.api`: serve until SIGTERM."""
 
 import logging
+import os
 
 import uvicorn
 
 from penstock.api.app import create_app
+from penstock.api.limits import load_limits
 from penstock.settings import load_settings
 
 
@@ -14,7 +16,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     uvicorn.run(
-        create_app(settings),
+        create_app(settings, load_limits(os.environ)),
         host=settings.host,
         port=settings.ports["api"],
         ssl_certfile=settings.tls_cert,

@@ -1,100 +1,107 @@
-"""The application: routes, who may call them, and how errors are said."""
+"""The application: routes, who may call them, and what it keeps open."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from http import HTTPStatus
-from typing import Annotated
+from typing import Any
 
 import sqlalchemy as sa
 from fastapi import Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.exceptions import HTTPException as StarletteHTTPException
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from penstock import __version__
-from penstock.api import events, projects, runs
-from penstock.api.tokens import subject_of
-from penstock.errors import AccessError, ConflictError, InputError, NotFoundError, PenstockError, PlatformError
+from penstock.api import artifacts, events, logs, pipelines, projects, runs, step_types
+from penstock.api.access import authorised
+from penstock.api.bodies import BodyLimit
+from penstock.api.limits import Limits
+from penstock.api.problems import Problem, add_handlers, problems
+from penstock.api.uploads import upload_threads
+from penstock.artifacts import open_store
 from penstock.events.dispatcher import Dispatcher
 from penstock.platform.dagster import DagsterClient
 from penstock.settings import Settings
 from penstock.state.database import create_engine
 
-_STATUS: tuple[tuple[type[PenstockError], HTTPStatus], ...] = (
-    (NotFoundError, HTTPStatus.NOT_FOUND),
-    (ConflictError, HTTPStatus.CONFLICT),
-    (AccessError, HTTPStatus.UNAUTHORIZED),
-    (InputError, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (PlatformError, HTTPStatus.SERVICE_UNAVAILABLE),
-)
-_bearer = HTTPBearer(auto_error=False, description="The token that lies in PENSTOCK_HOME/token.")
+PREFIX = "/api/v1"
+_ROUTERS = (projects, events, runs, logs, artifacts, pipelines, step_types)
+_TAGS = [
+    {"name": "projects", "description": "Connected repositories."},
+    {"name": "events", "description": "What came in, and what became of it."},
+    {"name": "runs", "description": "A graph at a commit, and how it ended."},
+    {"name": "logs", "description": "What steps printed."},
+    {"name": "artifacts", "description": "Bytes by their SHA-256."},
+    {"name": "pipelines", "description": "What may stand in penstock.yaml, and whether it is right."},
+    {"name": "health", "description": "Whether the API works."},
+]
 
 
-def authorised(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
-    """Whose token came along. Raises: AccessError."""
-    subject = subject_of(request.app.state.database, given.credentials) if given else None
-    if subject is None:
-        raise AccessError("a valid token is needed", remedy="send `Authorization: Bearer` and a token")
-    return subject
+class Health(BaseModel):
+    """That the API works, and its version."""
+
+    status: str
+    version: str
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The API over the database and the Dagster of these settings."""
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.dispatcher.start()
-        yield
-        app.state.dispatcher.stop()
-        app.state.database.dispose()
-
-    app = FastAPI(title="Penstock", version=__version__, lifespan=lifespan, docs_url="/docs", redoc_url=None)
-    app.state.settings = settings
-    app.state.database = create_engine(settings, pool_size=10)
-    app.state.dagster = DagsterClient.at(settings.dagster_url)
-    app.state.dispatcher = Dispatcher(app.state.database, settings, app.state.dagster)
-    for router in (projects.router, events.router, runs.router):
-        app.include_router(router, prefix="/api/v1", dependencies=[Depends(authorised)])
-    app.get("/api/v1/health", tags=["health"])(health)
-    app.add_exception_handler(PenstockError, _problem)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(sa.exc.OperationalError, _database_away)
-    app.add_exception_handler(StarletteHTTPException, _refused)
+def create_app(settings: Settings, limits: Limits | None = None) -> FastAPI:
+    """The API over the database, the artifact store and the Dagster of these settings."""
+    app = FastAPI(
+        title="Penstock",
+        version=__version__,
+        lifespan=_lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+        openapi_tags=_TAGS,
+        generate_unique_id_function=_operation_id,
+    )
+    _open(app, settings, limits or Limits())
+    for module in _ROUTERS:
+        needs, told = [Depends(authorised)], problems(401, 422, 503)
+        app.include_router(module.router, prefix=PREFIX, dependencies=needs, responses=told)
+    app.get(f"{PREFIX}/health", tags=["health"], responses=problems(503))(health)
+    app.add_middleware(BodyLimit, limit_bytes=app.state.limits.body_bytes)
+    add_handlers(app)
+    _complete_document(app)
     return app
 
 
-def health(request: Request) -> dict[str, str]:
+def _open(app: FastAPI, settings: Settings, limits: Limits) -> None:
+    """What routes find in `app.state`."""
+    app.state.settings, app.state.limits = settings, limits
+    app.state.database = create_engine(settings, pool_size=10)
+    app.state.store = open_store(settings.artifacts_path)
+    app.state.uploads = upload_threads()
+    app.state.dagster = DagsterClient.at(settings.dagster_url)
+    app.state.dispatcher = Dispatcher(app.state.database, settings, app.state.dagster)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.dispatcher.start()
+    yield
+    app.state.dispatcher.stop()
+    app.state.database.dispose()
+
+
+def health(request: Request) -> Health:
     """Whether the API works; asks the database. Needs no token."""
     with request.app.state.database.connect() as connection:
         connection.execute(sa.select(1))
-    return {"status": "ok", "version": __version__}
+    return Health(status="ok", version=__version__)
 
 
-async def _problem(_: Request, error: Exception) -> JSONResponse:
-    status = next((code for kind, code in _STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
-    return problem(status, str(error))
+def _operation_id(route: APIRoute) -> str:
+    """The function's name: short, and the same for as long as the function is."""
+    return route.name
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{where}: {first['msg']}")
+def _complete_document(app: FastAPI) -> None:
+    """Add what FastAPI leaves out: the model of problems, which no route returns itself."""
+    original = app.openapi
 
+    def complete() -> dict[str, Any]:
+        document = original()
+        model = Problem.model_json_schema()
+        document["components"]["schemas"].setdefault("Problem", model)
+        return document
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
-    """No such address, no such method, a body that cannot be read."""
-    assert isinstance(error, StarletteHTTPException)
-    return problem(HTTPStatus(error.status_code), str(error.detail))
-
-
-async def _database_away(_: Request, __: Exception) -> JSONResponse:
-    return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the database does not answer; try again")
-
-
-def problem(status: HTTPStatus, detail: str) -> JSONResponse:
-    """An error as RFC 9457 wants it, in the words of the command line."""
-    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
-    headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else None
-    return JSONResponse(body, status, headers=headers, media_type="application/problem+json")
+    app.openapi = complete  # type: ignore[method-assign]

@@ -4,7 +4,10 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, Request
 
-from penstock.api.models import NewProject, ProjectOut
+from penstock.api import access
+from penstock.api.access import Actor
+from penstock.api.models import Name, NewProject, ProjectOut
+from penstock.api.problems import problems
 from penstock.sources import projects
 
 router = APIRouter(tags=["projects"])
@@ -16,19 +19,24 @@ def list_projects(request: Request) -> list[ProjectOut]:
     return [ProjectOut.of(project) for project in projects.list_projects(request.app.state.database)]
 
 
-@router.post("/projects", status_code=HTTPStatus.CREATED)
-def add_project(request: Request, new: NewProject) -> ProjectOut:
+@router.post("/projects", status_code=HTTPStatus.CREATED, responses=problems(400, 409, 413))
+def add_project(request: Request, new: NewProject, actor: Actor) -> ProjectOut:
     """Connect a repository; asks it for its default branch."""
-    return ProjectOut.of(projects.add_project(request.app.state.database, new.name, new.url))
+    database = request.app.state.database
+    project = projects.add_project(database, new.name, new.url)
+    access.record(database, actor, "project.add", project.name, url=project.url)
+    return ProjectOut.of(project)
 
 
-@router.get("/projects/{name}")
-def show_project(request: Request, name: str) -> ProjectOut:
+@router.get("/projects/{name}", responses=problems(404))
+def show_project(request: Request, name: Name) -> ProjectOut:
     """One repository."""
     return ProjectOut.of(projects.get_project(request.app.state.database, name))
 
 
-@router.delete("/projects/{name}", status_code=HTTPStatus.NO_CONTENT)
-def remove_project(request: Request, name: str) -> None:
+@router.delete("/projects/{name}", status_code=HTTPStatus.NO_CONTENT, responses=problems(404))
+def remove_project(request: Request, name: Name, actor: Actor) -> None:
     """Disconnect a repository; its history stays."""
-    projects.remove_project(request.app.state.database, name)
+    database = request.app.state.database
+    projects.remove_project(database, name)
+    access.record(database, actor, "project.remove", name)

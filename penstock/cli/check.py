@@ -22,9 +22,13 @@ def check(
     """
     from penstock.pipeline.load import load_spec
     from penstock.pipeline.plan import compile_graph
+    from penstock.pipeline.templates import Library, read_template
+    from penstock.settings import load_settings
 
     file = path / "penstock.yaml" if path.is_dir() else path
-    graph = compile_graph(load_spec(read_spec(file), file=str(file)))
+    templates = load_settings(cwd=file.parent.absolute()).templates_path
+    library = Library(lambda name: _beside(file, name), lambda pinned: read_template(templates, pinned))
+    graph = compile_graph(load_spec(read_spec(file), file=str(file), library=library))
     if as_json:
         import json
 
@@ -33,6 +37,12 @@ def check(
     typer.echo(f"{file}: {len(graph.steps)} steps, graph {graph.hash[:12]}")
     for step in graph.steps:
         typer.echo(f"  {step.name}  {step.type}" + (f"  after {', '.join(step.needs)}" if step.needs else ""))
+
+
+def _beside(file: Path, name: str) -> bytes | None:
+    """A template of the same repository: its paths begin where the pipeline is."""
+    path = file.parent / name
+    return read_spec(path) if path.is_file() else None
 
 
 def read_spec(file: Path) -> bytes:

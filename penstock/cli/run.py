@@ -24,7 +24,7 @@ from penstock.sources.git import Repository, WorkTree
 from penstock.state.database import hosted_database
 from penstock.steps.context import RunInfo
 
-EXIT_CODES = {"succeeded": 0, "failed": 1, "infra_error": 3, "timed_out": 4, "cancelled": 130}
+EXIT_CODES = {"succeeded": 0, "failed": 1, "infra_error": 3, "timed_out": 4, "waiting": 5, "cancelled": 130}
 
 
 def run(
@@ -41,7 +41,8 @@ def run(
 
     Uncommitted changes are run too. Deployments are left to the platform (`penstock up`).
 
-    Exit code: 0 succeeded, 1 failed, 2 wrong input, 3 Penstock's own error, 4 timed out, 130 cancelled.
+    Exit code: 0 succeeded, 1 failed, 2 wrong input, 3 Penstock's own error, 4 timed out, 5 waits for an approval,
+    130 cancelled.
 
     Examples:
 
@@ -51,7 +52,7 @@ def run(
     """
     require_git()
     settings = load_settings(cwd=path.absolute())
-    info, graph, repository, words = _what_to_run(path, commit, new_run_id())
+    info, graph, repository, words = _what_to_run(settings, path, commit, new_run_id())
     chosen = {graph.step(name).name for name in only} if only else None
     console = make_console()
     with hosted_database(settings) as database:
@@ -69,13 +70,15 @@ def run(
     raise typer.Exit(EXIT_CODES[state])
 
 
-def _what_to_run(path: Path, commit: str | None, run_id: str) -> tuple[RunInfo, Graph, Repository, str]:
+def _what_to_run(
+    settings: Settings, path: Path, commit: str | None, run_id: str
+) -> tuple[RunInfo, Graph, Repository, str]:
     """The run, its graph, the repository, and in words which commit it is."""
     tree = _work_tree(path)
     repository = tree.repository
     full = repository.resolve(commit) if commit else tree.snapshot()
     changed = () if commit else tree.changed_files()
-    graph = read_graph(repository, full)
+    graph = read_graph(repository, full, settings.templates_path)
     about = repository.info(full)
     info = RunInfo(
         id=run_id,
@@ -85,6 +88,7 @@ def _what_to_run(path: Path, commit: str | None, run_id: str) -> tuple[RunInfo, 
         graph_hash=graph.hash,
         structure_hash=graph.structure_hash,
         trigger="manual",
+        event="manual",
         author=about.author,
         title=about.title,
         committed_at=about.committed_at,

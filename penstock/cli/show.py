@@ -23,6 +23,7 @@ SIGNS = {
     "infra_error": ("!", "magenta"),
     "cancelled": ("■", "yellow"),
     "skipped": ("–", "bright_black"),
+    "waiting": ("◔", "yellow"),
     "running": ("▶", "cyan"),
     "queued": ("·", "bright_black"),
 }

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import attrs
 
+from penstock.hidden import covering, credential_places
+
 MARK = "PENSTOCK_INSTANCE"
 RESERVED = frozenset({"PORT", "HOST", "DATA_DIR", MARK})
-# Where people keep credentials; a service has no business there even when it runs as the same user.
-CREDENTIALS = (".ssh", ".aws", ".azure", ".config", ".docker", ".gnupg", ".kube", ".netrc", ".pypirc", ".npmrc")
 
 
 @attrs.frozen
@@ -36,8 +36,7 @@ def sandbox_argv(command: Sequence[str], rooms: Rooms, *, bwrap: str = "bwrap") 
     argv += ["--ro-bind-try", "/run/systemd/resolve", "/run/systemd/resolve"]
     # Penstock's own environment may lie where the private /tmp is now, and with it the Python that a service names.
     argv += ["--ro-bind", sys.prefix, sys.prefix]
-    for path in rooms.hidden:
-        argv += ["--ro-bind", "/dev/null", str(path)] if path.is_file() else ["--tmpfs", str(path)]
+    argv += covering(rooms.hidden)
     argv += ["--ro-bind", str(rooms.release), str(rooms.release), "--bind", str(rooms.data), str(rooms.data)]
     return [*argv, "--chdir", str(rooms.release), "--", *command]
 
@@ -57,9 +56,8 @@ def usable_bwrap() -> str | None:
 
 
 def credentials_of(user_home: Path) -> tuple[Path, ...]:
-    """Those folders and files with credentials that exist; links are left out, their targets are what counts."""
-    named = (user_home / name for name in CREDENTIALS)
-    return tuple(path for path in named if path.exists() and not path.is_symlink())
+    """Folders and files with credentials of the user and of the host; a service has no business there."""
+    return credential_places(user_home)
 
 
 def search_path(env: Mapping[str, str], own: Path | None) -> str:

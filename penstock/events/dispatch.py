@@ -1,6 +1,6 @@
 """From an event to a launch: read the pipeline at the commit, know its structure, say what is to run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 import sqlalchemy as sa
@@ -9,11 +9,13 @@ from sqlalchemy.dialects.postgresql import insert
 from penstock.errors import NotFoundError, SpecError
 from penstock.events import inbox
 from penstock.events.inbox import EventRecord
+from penstock.events.triggers import why_no_run
 from penstock.pipeline import records
+from penstock.pipeline.facts import group_of
 from penstock.pipeline.plan import Graph, Structure, read_graph
 from penstock.pipeline.session import new_run_id
 from penstock.settings import Settings
-from penstock.sources.git import Repository
+from penstock.sources.git import CommitInfo, Repository
 from penstock.sources.projects import Project, get_project
 from penstock.state.tables import graphs
 from penstock.steps.context import RunInfo
@@ -30,12 +32,14 @@ class Launch:
     What Dagster is to run.
 
     info, graph: as they go on record; `info.id` is empty until Dagster has given the run its own.
+    group: runs of the project with the same one do not overlap.
     """
 
     job: str
     info: RunInfo
     graph: Graph
     event_key: str
+    group: str | None = None
 
     @property
     def partitions(self) -> str:
@@ -105,21 +109,36 @@ def prepare(database: sa.Engine, settings: Settings, event: EventRecord) -> Laun
         inbox.close(database, event, reason=str(error))
         return None
     try:
-        graph = read_graph(repository, event.commit)
+        graph = read_graph(repository, event.commit, settings.templates_path)
     except SpecError as error:
         _record_unreadable(database, repository, event, str(error))
         return None
-    info = run_info(repository, project, event.commit, event.ref, graph, trigger=event.kind)
+    about = repository.info(event.commit)
+    info = run_info(about, project, event.ref, graph, trigger=event.kind, event=event)
+    if reason := why_no_run(graph.triggers, event, about.message, lambda: changed(repository, event)):
+        inbox.close(database, event, reason=reason)
+        return None
     is_default_branch = event.ref == f"refs/heads/{project.default_branch}"
     known = _know(database, project, graph.structure, is_default_branch=is_default_branch)
-    return Launch(known.job, info, graph, event.key)
+    return Launch(known.job, info, graph, event.key, group_of(graph, info))
+
+
+def changed(repository: Repository, event: EventRecord) -> Sequence[str] | None:
+    """The files that an event is about; None when the commit before is not known."""
+    return repository.changed_files(event.before, event.commit) if event.before else None
 
 
 def run_info(
-    repository: Repository, project: Project, commit: str, ref: str, graph: Graph, *, trigger: str, run_id: str = ""
+    about: CommitInfo,
+    project: Project,
+    ref: str,
+    graph: Graph,
+    *,
+    trigger: str,
+    event: EventRecord | None = None,
+    run_id: str = "",
 ) -> RunInfo:
-    """A run's description, with what the commit says of itself."""
-    about = repository.info(commit)
+    """A run's description, with what the commit and the event say of themselves."""
     return RunInfo(
         id=run_id,
         project=project.name,
@@ -128,6 +147,9 @@ def run_info(
         graph_hash=graph.hash,
         structure_hash=graph.structure_hash,
         trigger=trigger,
+        event=event.kind if event else "manual",
+        before=event.before if event else None,
+        about=event.about if event else {},
         author=about.author,
         title=about.title,
         committed_at=about.committed_at,
@@ -144,6 +166,9 @@ def _record_unreadable(database: sa.Engine, repository: Repository, event: Event
         graph_hash="",
         structure_hash="",
         trigger=event.kind,
+        event=event.kind,
+        before=event.before,
+        about=event.about,
         author=about.author,
         title=about.title,
         committed_at=about.committed_at,

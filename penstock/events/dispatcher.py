@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from datetime import timedelta
 
 import attrs
@@ -11,12 +12,15 @@ from penstock.errors import NotFoundError, PenstockError
 from penstock.events import inbox
 from penstock.events.dispatch import TAG_EVENT, TAG_STRUCTURE, Launch, prepare
 from penstock.events.inbox import EventRecord
+from penstock.events.schedule import ask_when_due
 from penstock.pipeline import records
+from penstock.pipeline.log import utc_now
 from penstock.platform.dagster import DagsterClient, NotDelivered
 from penstock.settings import Settings
 
 _log = logging.getLogger(__name__)
 LOOK_EVERY_S = 2.0
+CLOCK_EVERY_S = 20.0
 SOON = timedelta(seconds=1)
 
 
@@ -26,6 +30,7 @@ class Dispatcher:
     def __init__(self, database: sa.Engine, settings: Settings, dagster: DagsterClient) -> None:
         self._database, self._settings, self._dagster = database, settings, dagster
         self._loaded: dict[str, str] = {}
+        self._looked_s = 0.0
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="dispatcher", daemon=True)
 
@@ -47,11 +52,17 @@ class Dispatcher:
         while not self._stop.is_set():
             self._wake.clear()
             try:
+                self._look_at_the_clock()
                 while not self._stop.is_set() and self.round():
                     continue
             except sa.exc.OperationalError as error:
                 _log.warning("the database is away: %s", str(error.orig).splitlines()[0])
             self._wake.wait(LOOK_EVERY_S)
+
+    def _look_at_the_clock(self) -> None:
+        if time.monotonic() - self._looked_s >= CLOCK_EVERY_S:
+            self._looked_s = time.monotonic()
+            ask_when_due(self._database, self._settings, utc_now())
 
     def round(self) -> int:
         """Start what is waiting. Returns: how many events were claimed."""
@@ -68,10 +79,23 @@ class Dispatcher:
 
     def _start(self, event: EventRecord) -> None:
         launch = prepare(self._database, self._settings, event)
-        if launch is None:
+        if launch is None or not self._may_start(event, launch):
             return
         info = attrs.evolve(launch.info, id=self._already(event) or self._launch(launch))
-        records.create_run(self._database, info, launch.graph, event_key=event.key)
+        records.create_run(self._database, info, launch.graph, event_key=event.key, group=launch.group)
+
+    def _may_start(self, event: EventRecord, launch: Launch) -> bool:
+        """Whether it is the event's turn in its concurrency group; what stands in its way may be cancelled."""
+        concurrency = launch.graph.concurrency
+        if concurrency is None or launch.group is None or event.claimed_before:
+            return True
+        newest_only = concurrency.mode in ("latest", "cancel")
+        running = inbox.wait_for_group(self._database, event, launch.group, newest_only=newest_only)
+        if concurrency.mode == "cancel":
+            for run_id in running:
+                if not records.is_deploying(self._database, run_id):
+                    self._dagster.terminate(run_id)
+        return not running
 
     def _launch(self, launch: Launch) -> str:
         self._ensure_loaded(launch)

@@ -6,7 +6,10 @@ the same push are one event; a ref that goes the same way once more (there, back
 another. Whoever wants to start an event claims it first; a claim that came to nothing lapses.
 """
 
+import uuid
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 import attrs
 import sqlalchemy as sa
@@ -14,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from penstock.errors import InputError
 from penstock.sources.projects import is_commit
-from penstock.state.tables import heads, inbox
+from penstock.state.tables import heads, inbox, runs
 
 CLAIM_LAPSES_AFTER = timedelta(seconds=20)
 NOTHING = "0" * 40
@@ -22,7 +25,7 @@ NOTHING = "0" * 40
 
 @attrs.frozen
 class Push:
-    """A ref that moved. before: None when it is not known or there was none. source: who said so."""
+    """A branch or tag that moved. before: None when it is not known or there was none. source: who said so."""
 
     project: str
     ref: str
@@ -31,9 +34,14 @@ class Push:
     source: str = "hook"
 
     @property
+    def kind(self) -> str:
+        """push for a branch, tag for a tag."""
+        return "tag" if self.ref.startswith("refs/tags/") else "push"
+
+    @property
     def key(self) -> str:
         """The same for every way in which this push may be reported."""
-        return f"{self.project}:push:{self.ref}:{self.before or NOTHING}..{self.commit}"
+        return f"{self.project}:{self.kind}:{self.ref}:{self.before or NOTHING}..{self.commit}"
 
 
 @attrs.frozen
@@ -52,6 +60,8 @@ class EventRecord:
     run_id: str | None
     received_at: datetime
     attempts: int
+    before: str | None = None
+    about: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property
     def claimed_before(self) -> bool:
@@ -64,12 +74,9 @@ def accept(database: sa.Engine, push: Push) -> EventRecord | None:
     Store a push.
 
     Returns: the event; None when it is known already, or says nothing new (the ref is where it says).
-    Raises: InputError when it is no push of a branch.
+    Raises: InputError when it is no push of a branch or tag.
     """
-    if not push.ref.startswith("refs/heads/") or "\0" in push.ref or len(push.ref) > 500:
-        raise InputError(f'"{push.ref}" is no branch', where="ref", remedy="give refs/heads/NAME")
-    if not is_commit(push.commit):
-        raise InputError(f'"{push.commit[:80]}" is no commit', where="commit", remedy="give the full hash")
+    _check(push.ref, push.commit)
     with database.begin() as connection:
         known = _lock_head(connection, push)
         if known == push.commit:
@@ -86,8 +93,50 @@ def accept(database: sa.Engine, push: Push) -> EventRecord | None:
     return _record(found) if found else None
 
 
+def _check(ref: str, commit: str) -> None:
+    if not ref.startswith(("refs/heads/", "refs/tags/")) or "\0" in ref or len(ref) > 500:
+        raise InputError(f'"{ref}" is no branch', where="ref", remedy="give refs/heads/NAME or refs/tags/NAME")
+    if not is_commit(commit):
+        raise InputError(f'"{commit[:80]}" is no commit', where="commit", remedy="give the full hash")
+
+
+def ask_for_run(
+    database: sa.Engine,
+    project: str,
+    ref: str,
+    commit: str,
+    *,
+    actor: str,
+    kind: str = "manual",
+    key: str | None = None,
+) -> EventRecord | None:
+    """
+    Store that a run is wanted although nothing was pushed: by a person (kind manual) or the clock (kind schedule).
+
+    key: what makes it the same event; by default each is one of its own.
+    Returns: the event; None when it is known already.
+    Raises: InputError when ref or commit is none.
+    """
+    _check(ref, commit)
+    named = key or f"{project}:{kind}:{uuid.uuid4()}"
+    row = insert(inbox).values(
+        key=named, project=project, kind=kind, ref=ref, commit=commit, source=kind, author=actor, about={"actor": actor}
+    )
+    stored = row.on_conflict_do_nothing(index_elements=["key"]).returning(*inbox.c)
+    with database.begin() as connection:
+        found = connection.execute(stored).mappings().first()
+    return _record(found) if found else None
+
+
+def find(database: sa.Engine, key: str) -> EventRecord | None:
+    """The event with this key."""
+    with database.connect() as connection:
+        row = connection.execute(sa.select(inbox).where(inbox.c.key == key)).mappings().first()
+    return _record(row) if row else None
+
+
 def _store(connection: sa.Connection, push: Push, key: str) -> sa.RowMapping | None:
-    row = insert(inbox).values(kind="push", key=key, **attrs.asdict(push))
+    row = insert(inbox).values(kind=push.kind, key=key, **attrs.asdict(push))
     stored = row.on_conflict_do_nothing(index_elements=["key"]).returning(*inbox.c)
     return connection.execute(stored).mappings().first()
 
@@ -114,10 +163,15 @@ def _lock_head(connection: sa.Connection, push: Push) -> str | None:
 
 
 def claim(database: sa.Engine, *, older_than: timedelta = timedelta(0), limit: int = 20) -> tuple[EventRecord, ...]:
-    """Events that nobody has started, oldest first; each is the caller's until the claim lapses."""
+    """
+    Events that nobody has started, oldest first; each is the caller's until the claim lapses.
+
+    One that waits for its concurrency group is left alone until it is the group's turn.
+    """
     now = sa.func.now()
     free = sa.or_(inbox.c.claimed_at.is_(None), inbox.c.claimed_at < now - CLAIM_LAPSES_AFTER)
     waiting = sa.select(inbox.c.id).where(inbox.c.state == "received", free, inbox.c.received_at <= now - older_than)
+    waiting = waiting.where(~_group_is_busy())
     chosen = waiting.order_by(inbox.c.id).limit(limit).with_for_update(skip_locked=True)
     with database.begin() as connection:
         taken = (
@@ -128,6 +182,47 @@ def claim(database: sa.Engine, *, older_than: timedelta = timedelta(0), limit: i
         )
         rows = connection.execute(taken).mappings().all()
     return tuple(_record(row) for row in sorted(rows, key=lambda row: row["id"]))
+
+
+def _group_is_busy() -> sa.ColumnElement[bool]:
+    """Whether a run of the event's group is not over yet, or an older event of it waits too."""
+    older = inbox.alias("older")
+    same = (older.c.project == inbox.c.project, older.c.concurrency_group == inbox.c.concurrency_group)
+    before = sa.exists().where(*same, older.c.state == "received", older.c.id < inbox.c.id)
+    of_group = (runs.c.project == inbox.c.project, runs.c.concurrency_group == inbox.c.concurrency_group)
+    running = sa.exists().where(*of_group, runs.c.state.in_(("queued", "running")))
+    return sa.and_(inbox.c.concurrency_group.is_not(None), sa.or_(before, running))
+
+
+def wait_for_group(database: sa.Engine, event: EventRecord, group: str, *, newest_only: bool) -> tuple[str, ...]:
+    """
+    Join a concurrency group. If it is not the event's turn it waits, and nobody holds it.
+
+    newest_only: those that wait in the group already never run.
+    Returns: the runs of the group that are not over; empty when the event may start now.
+    """
+    in_group = (inbox.c.project == event.project, inbox.c.concurrency_group == group, inbox.c.state == "received")
+    of_group = (runs.c.project == event.project, runs.c.concurrency_group == group)
+    unfinished = sa.select(runs.c.id).where(*of_group, runs.c.state.in_(("queued", "running")))
+    with database.begin() as connection:
+        _lock_group(connection, event.project, group)
+        if newest_only:
+            gone = {"state": "ignored", "reason": f"a newer {event.kind} of its group came ({event.commit[:12]})"}
+            connection.execute(sa.update(inbox).where(*in_group, inbox.c.id < event.id).values(**gone))
+        connection.execute(sa.update(inbox).where(inbox.c.id == event.id).values(concurrency_group=group))
+        running = tuple(connection.execute(unfinished).scalars())
+        older = connection.execute(sa.select(inbox.c.id).where(*in_group, inbox.c.id < event.id).limit(1)).first()
+        if running or older:
+            why = f"waits for its turn in the group {group}"
+            change = sa.update(inbox).where(inbox.c.id == event.id)
+            connection.execute(change.values(claimed_at=None, attempts=inbox.c.attempts - 1, reason=why))
+            return running or (f"event {older.id}" if older else "",)
+    return ()
+
+
+def _lock_group(connection: sa.Connection, project: str, group: str) -> None:
+    lock = sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"group:{project}:{group}", 0))
+    connection.execute(sa.select(lock))
 
 
 def close(database: sa.Engine, event: EventRecord, *, run_id: str | None = None, reason: str | None = None) -> None:

@@ -21,8 +21,8 @@ def poll_all(database: sa.Engine) -> Iterator[str]:
 
 
 def poll(database: sa.Engine, project: Project) -> int:
-    """Accept every branch that moved. Returns: how many there were."""
+    """Accept every branch and tag that moved. Returns: how many there were."""
     known = known_heads(database, project.name)
-    moved = [(ref, commit) for ref, commit in ls_remote(project.url).items() if known.get(ref) != commit]
+    moved = [(ref, commit) for ref, commit in ls_remote(project.url, tags=True).items() if known.get(ref) != commit]
     pushes = (Push(project.name, ref, commit, known.get(ref), source="poll") for ref, commit in moved)
     return sum(accept(database, push) is not None for push in pushes)

@@ -44,6 +44,6 @@ def _why_broken(database: sa.Engine, run_id: str, reason: str) -> str | None:
     states = {step.state for step in records.list_steps(database, run_id)}
     return (
         None
-        if states & {"failed", "timed_out", "infra_error"}
+        if states & {"failed", "timed_out", "waiting", "infra_error"}
         else "the run failed in Dagster; see logs/runs.log in PENSTOCK_HOME"
     )

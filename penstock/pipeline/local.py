@@ -31,7 +31,7 @@ class _Progress:
 
     def settle(self, step: str, result: StepResult) -> None:
         self.results[step] = result
-        if result.state in ("succeeded", "skipped"):
+        if result.lets_go_on:
             for needs in self.needs.values():
                 needs.discard(step)
 

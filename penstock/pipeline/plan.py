@@ -4,14 +4,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import attrs
+from pydantic import BaseModel
 
 from penstock.errors import NotFoundError, SpecError
 from penstock.pipeline.complaints import suggestion
 from penstock.pipeline.load import FILE, SIZE_LIMIT, load_spec
-from penstock.pipeline.spec import Kind, Spec, StepFields
+from penstock.pipeline.spec import Concurrency, ContainedFields, Filter, Kind, Service, Spec, StepFields, Triggers
+from penstock.pipeline.templates import Library, read_template
 from penstock.sources.git import Repository
 
 
@@ -22,15 +25,23 @@ def canonical_json(value: object) -> bytes:
 
 @attrs.frozen(slots=False)
 class Graph:
-    """The steps of one commit's pipeline, each after all that it needs."""
+    """
+    The steps of one commit's pipeline, each after all that it needs.
+
+    triggers, concurrency: when it runs, which is no part of what it does and of its hash.
+    """
 
     steps: tuple[StepFields, ...]
     env: Mapping[str, str] = attrs.field(factory=dict)
+    services: Mapping[str, Service] = attrs.field(factory=dict)
+    triggers: Triggers = attrs.field(factory=Triggers)
+    concurrency: Concurrency | None = None
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of everything that the steps do."""
-        return hashlib.sha256(canonical_json(self.to_values())).hexdigest()
+        done = {key: value for key, value in self.to_values().items() if key not in ("on", "concurrency")}
+        return hashlib.sha256(canonical_json(done)).hexdigest()
 
     @cached_property
     def structure_hash(self) -> str:
@@ -63,8 +74,15 @@ class Graph:
 
     def to_values(self) -> dict[str, Any]:
         """Plain values, for JSON; `from_values` reads them back."""
-        steps = [step.model_dump(mode="json", exclude_defaults=True) for step in self.steps]
-        return {"version": 1, "env": dict(self.env), "steps": steps}
+        values = {
+            "version": 1,
+            "env": dict(self.env),
+            "services": {name: _values_of(service) for name, service in self.services.items()},
+            "steps": [_values_of(step) for step in self.steps],
+            "on": _values_of(self.triggers),
+            "concurrency": _values_of(self.concurrency) if self.concurrency else None,
+        }
+        return {key: value for key, value in values.items() if value or key in ("env", "steps", "on")}
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "Graph":
@@ -73,7 +91,19 @@ class Graph:
 
         types = step_types()
         steps = tuple(types[step["type"]].model.model_validate(step) for step in values["steps"])
-        return cls(steps, values["env"])
+        services = {name: Service.model_validate(one) for name, one in values.get("services", {}).items()}
+        concurrency = values.get("concurrency")
+        return cls(
+            steps,
+            values["env"],
+            services,
+            Triggers.model_validate(values.get("on", {})),
+            Concurrency.model_validate(concurrency) if concurrency else None,
+        )
+
+
+def _values_of(model: BaseModel) -> dict[str, Any]:
+    return model.model_dump(mode="json", exclude_defaults=True, by_alias=True)
 
 
 @attrs.frozen
@@ -111,13 +141,15 @@ class Structure:
 def compile_graph(spec: Spec) -> Graph:
     """Apply the defaults and put the steps in an order that respects their needs (the file's where it can)."""
     steps = [_with_defaults(step, spec) for step in spec.steps]
-    return Graph(_in_order(steps), dict(spec.defaults.env))
+    triggers = spec.on or Triggers(push=Filter(), pull_request=Filter())
+    return Graph(_in_order(steps), dict(spec.defaults.env), dict(spec.services), triggers, spec.concurrency)
 
 
 def _with_defaults(step: StepFields, spec: Spec) -> StepFields:
-    if spec.defaults.timeout is None or "timeout" in step.model_fields_set:
-        return step
-    return step.model_copy(update={"timeout": spec.defaults.timeout})
+    names = ["timeout", "retry", *(("image", "cpu", "memory", "pids") if isinstance(step, ContainedFields) else ())]
+    given = {name: getattr(spec.defaults, name) for name in names if name not in step.model_fields_set}
+    given = {name: value for name, value in given.items() if value is not None}
+    return step.model_copy(update=given) if given else step
 
 
 def _in_order(steps: list[StepFields]) -> tuple[StepFields, ...]:
@@ -140,13 +172,18 @@ def _in_order(steps: list[StepFields]) -> tuple[StepFields, ...]:
     return tuple(ordered)
 
 
-def read_graph(repository: Repository, commit: str) -> Graph:
+def read_graph(repository: Repository, commit: str, templates: Path | None = None) -> Graph:
     """
     The graph that a commit's own penstock.yaml describes.
 
+    templates: the folder of the platform's library.
     Raises: SpecError when there is none or it is wrong.
     """
     data = repository.read_file(commit, FILE, limit_bytes=SIZE_LIMIT)
     if data is None:
         raise SpecError(f"commit {commit[:12]} has no {FILE}", remedy="write one with `penstock init` and commit it")
-    return compile_graph(load_spec(data))
+    library = Library(
+        lambda path: repository.read_file(commit, path, limit_bytes=SIZE_LIMIT),
+        lambda pinned: read_template(templates, pinned) if templates else None,
+    )
+    return compile_graph(load_spec(data, library=library))

@@ -14,7 +14,7 @@ from penstock.state.tables import artifacts, inbox, runs, steps, verdicts
 from penstock.steps.context import Artifact, RunInfo, State, StepResult
 
 # The worst state of its steps is a run's state.
-_WORST_FIRST: tuple[State, ...] = ("infra_error", "failed", "timed_out", "cancelled")
+_WORST_FIRST: tuple[State, ...] = ("infra_error", "failed", "timed_out", "cancelled", "waiting")
 UNFINISHED = ("queued", "running")
 # A transaction that says only that something began need not wait for the disk: whatever comes of it does.
 _UNHURRIED = sa.text("SET LOCAL synchronous_commit TO off")
@@ -68,15 +68,22 @@ class RunRecord:
 
 
 def create_run(
-    database: sa.Engine, info: RunInfo, graph: Graph, *, event_key: str | None = None, begun: bool = False
+    database: sa.Engine,
+    info: RunInfo,
+    graph: Graph,
+    *,
+    event_key: str | None = None,
+    group: str | None = None,
+    begun: bool = False,
 ) -> None:
     """
     Record a run and its steps as queued. A run that is there already stays as it is.
 
-    begun: its process is at work, as `start_run` says.
+    group: its concurrency group. begun: its process is at work, as `start_run` says.
     Raises: ConflictError when the event has another run.
     """
-    row = {**_info_row(info), "event_key": event_key, "graph": graph.to_values(), "state": "queued"}
+    row = {**attrs.asdict(info), "event_key": event_key, "graph": graph.to_values(), "state": "queued"}
+    row["concurrency_group"] = group
     waiting = [{"run_id": info.id, "step": s.name, "type": s.type, "state": "queued"} for s in graph.steps]
     with database.begin() as connection:
         made = connection.execute(insert(runs).values(row).on_conflict_do_nothing().returning(runs.c.id))
@@ -87,13 +94,9 @@ def create_run(
             connection.execute(_begin(info.id))
 
 
-def _info_row(info: RunInfo) -> dict[str, Any]:
-    return attrs.asdict(info)
-
-
 def create_failed_run(database: sa.Engine, info: RunInfo, reason: str, *, event_key: str | None = None) -> None:
     """Record a run that could not start: its pipeline cannot be read."""
-    row = {**_info_row(info), "event_key": event_key, "graph": {}, "state": "failed", "reason": reason}
+    row = {**attrs.asdict(info), "event_key": event_key, "graph": {}, "state": "failed", "reason": reason}
     with database.begin() as connection:
         done = {"started_at": sa.func.now(), "finished_at": sa.func.now()}
         connection.execute(insert(runs).values(**row, **done).on_conflict_do_nothing())
@@ -127,6 +130,12 @@ def _begin(run_id: str) -> sa.Update:
     return change.values(state="running", started_at=sa.func.now())
 
 
+def retry_step(database: sa.Engine, run_id: str, step: str) -> None:
+    """Another attempt at a step that is under way."""
+    with database.begin() as connection:
+        connection.execute(sa.update(steps).where(*_is(run_id, step)).values(attempt=steps.c.attempt + 1))
+
+
 def start_step(database: sa.Engine, run_id: str, step: str) -> None:
     """The step begins; one that has ended before begins another attempt."""
     again = sa.case((steps.c.finished_at.is_(None), steps.c.attempt), else_=steps.c.attempt + 1)
@@ -143,7 +152,7 @@ def finish_step(database: sa.Engine, info: RunInfo, step: str, result: StepResul
         connection.execute(sa.delete(artifacts).where(artifacts.c.run_id == info.id, artifacts.c.step == step))
         if result.artifacts:
             connection.execute(sa.insert(artifacts), [_artifact_row(info, step, made) for made in result.artifacts])
-        if result.state in ("succeeded", "failed", "timed_out"):
+        if result.state in ("succeeded", "failed", "timed_out") or result.allowed or result.unneeded:
             connection.execute(_verdict(info, step, result))
 
 
@@ -158,6 +167,7 @@ def _result_row(result: StepResult) -> dict[str, Any]:
         "exit_code": result.exit_code,
         "produced": {"text": result.produced, "outputs": dict(result.outputs)},
         "reused_from": result.reused_from,
+        "allowed": result.allowed,
         "finished_at": sa.func.now(),
         "cpu_s": result.cpu_s,
         "memory_peak_bytes": result.memory_peak_bytes,
@@ -172,8 +182,10 @@ def _artifact_row(info: RunInfo, step: str, made: Artifact) -> dict[str, Any]:
 def _verdict(info: RunInfo, step: str, result: StepResult) -> sa.Insert:
     evidence = dict(result.verdict.evidence) if result.verdict else {}
     key = {"project": info.project, "commit": info.commit, "graph_hash": info.graph_hash, "step": step}
+    if result.allowed or result.unneeded:  # the steps after it may begin, but nobody shall take it for a success
+        evidence["allowed" if result.allowed else "unneeded"] = True
     decided = {
-        "passed": result.state == "succeeded",
+        "passed": result.state == "succeeded" or result.allowed or result.unneeded,
         "evidence": {**evidence, "summary": result.verdict.summary if result.verdict else result.reason or ""},
         "run_id": info.id,
         "decided_at": sa.func.now(),
@@ -184,7 +196,9 @@ def _verdict(info: RunInfo, step: str, result: StepResult) -> sa.Insert:
 
 def leave_step(database: sa.Engine, run_id: str, step: str, from_run: str | None) -> None:
     """The step is not run in this run: `from_run` passed it for the same commit and graph, or nobody asked for it."""
-    reused = {"state": "succeeded", "reused_from": from_run, "reason": None}
+    former = sa.select(steps.c.produced).where(*_is(from_run or "", step)).scalar_subquery()
+    produced = sa.func.coalesce(former, sa.cast({}, steps.c.produced.type))
+    reused = {"state": "succeeded", "reused_from": from_run, "reason": None, "produced": produced}
     values = reused if from_run else {"state": "skipped", "reason": "not asked for"}
     with database.begin() as connection:
         connection.execute(sa.update(steps).where(*_is(run_id, step)).values(**values, finished_at=sa.func.now()))
@@ -202,9 +216,8 @@ def finish_run(database: sa.Engine, run_id: str, *, cancelled: str | None = None
         if known is not None and known not in UNFINISHED:
             return known  # type: ignore[no-any-return]
         _close_steps(connection, run_id, cancelled, broken)
-        rows = connection.execute(
-            sa.select(steps.c.step, steps.c.state, steps.c.reason).where(steps.c.run_id == run_id)
-        )
+        counted = (steps.c.run_id == run_id, ~steps.c.allowed)
+        rows = connection.execute(sa.select(steps.c.step, steps.c.state, steps.c.reason).where(*counted))
         state, reason = _worst([(row.step, row.state, row.reason) for row in rows], cancelled, broken)
         values = {"state": state, "reason": reason, "finished_at": sa.func.now()}
         started = sa.func.coalesce(runs.c.started_at, sa.func.now())
@@ -243,6 +256,15 @@ def load_run(database: sa.Engine, run_id: str) -> RunRecord:
     if row is None:
         raise NotFoundError(f'no run is called "{run_id}"', remedy="list them with `penstock runs`")
     return _run_record(row)
+
+
+def load_graph(database: sa.Engine, run_id: str) -> Graph:
+    """The graph that a run was made of. Raises: NotFoundError."""
+    with database.connect() as connection:
+        values = connection.execute(sa.select(runs.c.graph).where(runs.c.id == run_id)).scalar()
+    if not values:
+        raise NotFoundError(f'run "{run_id}" has no graph', remedy="list runs with `penstock runs`")
+    return Graph.from_values(values)
 
 
 def ref_of(database: sa.Engine, project: str, commit: str) -> str | None:
@@ -288,6 +310,34 @@ def list_steps(database: sa.Engine, run_id: str) -> tuple[StepRecord, ...]:
 def _step_record(row: Any) -> StepRecord:
     values = {field.name: row[field.name] for field in attrs.fields(StepRecord) if field.name != "produced"}
     return StepRecord(produced=row["produced"].get("text", ""), **values)
+
+
+def is_deploying(database: sa.Engine, run_id: str) -> bool:
+    """Whether a deployment of the run is under way."""
+    wanted = sa.select(steps.c.step).where(
+        steps.c.run_id == run_id, steps.c.state == "running", steps.c.type == "step.deploy"
+    )
+    with database.connect() as connection:
+        return connection.execute(wanted.limit(1)).first() is not None
+
+
+def outcomes(database: sa.Engine, run_id: str) -> dict[str, tuple[str, dict[str, str]]]:
+    """Step → its state and its outputs, of every step of a run."""
+    wanted = sa.select(steps.c.step, steps.c.state, steps.c.produced).where(steps.c.run_id == run_id)
+    with database.connect() as connection:
+        return {row.step: (row.state, row.produced.get("outputs", {})) for row in connection.execute(wanted)}
+
+
+def verdicts_of(database: sa.Engine, info: RunInfo, names: Iterable[str]) -> dict[str, tuple[bool, dict[str, Any]]]:
+    """Step → whether it passed for this commit and graph, and the evidence."""
+    wanted = sa.select(verdicts.c.step, verdicts.c.passed, verdicts.c.evidence).where(
+        verdicts.c.project == info.project,
+        verdicts.c.commit == info.commit,
+        verdicts.c.graph_hash == info.graph_hash,
+        verdicts.c.step.in_(list(names)),
+    )
+    with database.connect() as connection:
+        return {row.step: (row.passed, row.evidence) for row in connection.execute(wanted)}
 
 
 def passed_steps(database: sa.Engine, info: RunInfo) -> dict[str, str]:

@@ -5,31 +5,36 @@ A session records the run, prepares each step's workspace, runs the step, record
 closes the run. Who decides the order (the local scheduler, Dagster's executor) only calls `step`.
 """
 
-import traceback
+import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import sqlalchemy as sa
 
 from penstock.artifacts import ArtifactStore, open_store
 from penstock.engines import Engine, open_engine
-from penstock.errors import Cancelled, PenstockError, PlatformError, StepTimeout
+from penstock.errors import PlatformError
 from penstock.folders import remove_tree
 from penstock.pipeline import records
+from penstock.pipeline.attempts import Attempt, try_step
 from penstock.pipeline.cancel import CancelToken
+from penstock.pipeline.expressions import holds
+from penstock.pipeline.facts import checks_of, facts_of, group_of, why_not
 from penstock.pipeline.ingest import Ingest
+from penstock.pipeline.kept import keep_workspace
 from penstock.pipeline.log import FileLog, log_path
 from penstock.pipeline.plan import Graph
 from penstock.pipeline.spec import StepFields
 from penstock.settings import Settings
 from penstock.sources.git import Repository
-from penstock.steps import step_types
-from penstock.steps.context import Artifact, RunInfo, State, StepContext, StepResult
-from penstock.steps.workspace import place_artifact
+from penstock.steps.context import Artifact, RunInfo, State, StepResult
 
 OnLine = Callable[[str, str], None]
+_KEPT = ("failed", "timed_out")  # states whose workspace can be looked into afterwards
 
 
 @attrs.frozen
@@ -65,6 +70,13 @@ class RunSession:
     graph: Graph
     repository: Repository
     on_line: OnLine
+    default_branch: str = "main"
+    _limits: dict[str, threading.BoundedSemaphore] = attrs.field(factory=dict, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        for step in self.graph.steps:
+            if step.combination and step.combination.limit:
+                self._limits.setdefault(step.combination.of, threading.BoundedSemaphore(step.combination.limit))
 
     @classmethod
     def start(
@@ -75,6 +87,7 @@ class RunSession:
         repository: Repository,
         *,
         on_line: OnLine,
+        default_branch: str = "main",
         only: Iterable[str] | None = None,
         event_key: str | None = None,
     ) -> "RunSession":
@@ -83,8 +96,9 @@ class RunSession:
 
         only: run no more than these steps; the others are taken over from runs of this commit and graph that passed.
         """
-        records.create_run(services.database, info, graph, event_key=event_key, begun=True)
-        session = cls(services, info, graph, repository, on_line)
+        group = group_of(graph, info) if event_key else None
+        records.create_run(services.database, info, graph, event_key=event_key, group=group, begun=True)
+        session = cls(services, info, graph, repository, on_line, default_branch)
         if only is not None:
             session._take_over(set(only))
         return session
@@ -98,20 +112,17 @@ class RunSession:
     def step(self, name: str, token: CancelToken) -> StepResult:
         """Run one step whose needs have succeeded. Never raises for what the step did; its result says it."""
         config = self.graph.step(name)
-        if token.cancelled:
-            return StepResult("cancelled", reason=token.reason)
-        records.start_step(self.services.database, self.info.id, name)
-        path = log_path(self.services.settings.home, self.info.id, name)
-        with FileLog(path, lambda line: self.on_line(name, line)) as log:
-            result = self._guarded(config, log, token)
-            if result.state == "cancelled":
-                result = attrs.evolve(result, reason=token.reason or result.reason)
-            result = attrs.evolve(result, produced=result.produced or in_words(result), reason=storable(result.reason))
-            result = self._ingested(config, result)
-            if result.reason:
-                log.line(f"{result.state}: {result.reason}")
-        records.finish_step(self.services.database, self.info, name, result)
-        return result
+        with self._turn(config, token):
+            if token.cancelled:
+                return StepResult("cancelled", reason=token.reason)
+            records.start_step(self.services.database, self.info.id, name)
+            path = log_path(self.services.settings.home, self.info.id, name)
+            with FileLog(path, lambda line: self.on_line(name, line)) as log:
+                result = self._settled(config, self._tried(config, log, token), token)
+                if result.reason:
+                    log.line(f"{result.state}: {result.reason}")
+            records.finish_step(self.services.database, self.info, name, result)
+            return result
 
     def finish(self, *, cancelled: str | None = None, broken: str | None = None) -> State:
         """Close the run, whatever became of it, and bring it into the warehouse."""
@@ -119,6 +130,43 @@ class RunSession:
         remove_tree(self._folder())
         self.services.ingest.run(self.info.id)
         return state
+
+    @contextmanager
+    def _turn(self, config: StepFields, token: CancelToken) -> Iterator[None]:
+        """Of a matrix with a limit only so many steps are at work at once."""
+        limit = self._limits.get(config.combination.of) if config.combination else None
+        if limit is None:
+            yield
+            return
+        while not limit.acquire(timeout=0.2):
+            if token.cancelled:
+                yield
+                return
+        try:
+            yield
+        finally:
+            limit.release()
+
+    def _tried(self, config: StepFields, log: FileLog, token: CancelToken) -> StepResult:
+        """The condition asked, the step run as often as it may be, its workspace kept or removed."""
+        workspace = self._folder() / config.name
+        attempt = Attempt(self, config, workspace, log, token)
+        try:
+            result = try_step(attempt)
+            if result.state in _KEPT:
+                keep_workspace(self.services.settings.home, self.info.id, config.name, workspace)
+            return result
+        finally:
+            remove_tree(workspace)
+
+    def _settled(self, config: StepFields, result: StepResult, token: CancelToken) -> StepResult:
+        if result.state == "cancelled":
+            result = attrs.evolve(result, reason=token.reason or result.reason)
+        result = attrs.evolve(result, produced=result.produced or in_words(result), reason=storable(result.reason))
+        result = self._ingested(config, result)
+        if config.continue_on_error and result.state in ("failed", "timed_out", "infra_error"):
+            result = attrs.evolve(result, allowed=True)
+        return result
 
     def _ingested(self, config: StepFields, result: StepResult) -> StepResult:
         """A step whose findings could not be kept has not succeeded."""
@@ -128,65 +176,39 @@ class RunSession:
             return attrs.evolve(result, state="infra_error", reason=str(error))
         return result
 
-    def _guarded(self, config: StepFields, log: FileLog, token: CancelToken) -> StepResult:
-        workspace = self._folder() / config.name
-        try:
-            return self._run(config, workspace, log, token)
-        except PenstockError as error:
-            return StepResult(_state_of(error, token), reason=str(error))
-        except Exception as error:  # noqa: BLE001 - the boundary: a defect in a step type ends the step, not the run
-            log.line(traceback.format_exc())
-            return StepResult("infra_error", reason=f"defect in {config.type}: {type(error).__name__}: {error}")
-        finally:
-            remove_tree(workspace)
+    def facts(self, step: str) -> dict[str, Any]:
+        """What the expressions of a step may name."""
+        of_run = records.outcomes(self.services.database, self.info.id)
+        upstream = {name: of_run[name] for name in self.graph.upstream(step) if name in of_run}
+        return facts_of(self.info, self.graph.env, upstream)
 
-    def _run(self, config: StepFields, workspace: Path, log: FileLog, token: CancelToken) -> StepResult:
-        context = self._context(workspace, log, token)
-        remove_tree(workspace)
-        self.repository.check_out(self.info.commit, workspace)
-        for artifact in self._upstream_artifacts(config.name):
-            if not artifact.published:
-                place_artifact(context, artifact)
-        return step_types()[config.type].run(config, context)
+    def unmet(self, config: StepFields) -> str:
+        """Why the step is not needed; empty when it is. Raises: InputError for a condition that has no answer."""
+        before = self.info.before
+        return why_not(
+            config.when,
+            self.facts(config.name),
+            lambda: self.repository.changed_files(before, self.info.commit) if before else None,
+        )
 
-    def _upstream_artifacts(self, step: str) -> tuple[Artifact, ...]:
+    def holds(self, step: str, condition: str) -> bool:
+        """Whether a condition over what is upstream of the step is true. Raises: InputError when it has no answer."""
+        decided = records.verdicts_of(self.services.database, self.info, self.graph.upstream(step))
+        return holds(condition, {**self.facts(step), **checks_of(decided, self.facts(step)["steps"])})
+
+    def upstream_artifacts(self, step: str) -> tuple[Artifact, ...]:
+        """What the steps that `step` needs put out, directly or through others."""
         passed = records.passed_steps(self.services.database, self.info)
         made_by = [(passed[need], need) for need in self.graph.upstream(step) if need in passed]
         return records.artifacts_of(self.services.database, made_by)
-
-    def _folder(self) -> Path:
-        return self.services.settings.home / "workspaces" / self.info.id
-
-    def _context(self, workspace: Path, log: FileLog, token: CancelToken) -> StepContext:
-        database = self.services.database
-        return StepContext(
-            run=self.info,
-            settings=self.services.settings,
-            workspace=workspace,
-            engine=self.services.engine,
-            store=self.services.store,
-            log=log,
-            token=token,
-            defaults_env=self.graph.env,
-            find_published=lambda key, ref: records.find_published(database, self.info, key, ref),
-            upstream_artifacts=self._upstream_artifacts,
-            undecided=self.undecided,
-            database=database,
-            platform_up=self.services.platform_up,
-        )
 
     def undecided(self, step: str) -> tuple[str, ...]:
         """Steps upstream of `step` whose passing is not on record for this commit and graph."""
         passed = records.passed_steps(self.services.database, self.info)
         return tuple(need for need in self.graph.upstream(step) if need not in passed)
 
-
-def _state_of(error: PenstockError, token: CancelToken) -> State:
-    if token.cancelled or isinstance(error, Cancelled):
-        return "cancelled"
-    if isinstance(error, StepTimeout):
-        return "timed_out"
-    return "infra_error" if isinstance(error, PlatformError) else "failed"
+    def _folder(self) -> Path:
+        return self.services.settings.home / "workspaces" / self.info.id
 
 
 def in_words(result: StepResult) -> str:

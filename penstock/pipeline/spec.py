@@ -7,9 +7,20 @@ extends `StepFields`.
 
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
 
 WORKSPACE = "/workspace"
 _SIZE = re.compile(r"(\d{1,15})\s*([kmgt]?)(?:i?b)?")
@@ -96,11 +107,13 @@ Size = Annotated[
 ]
 WorkspacePath = Annotated[str, BeforeValidator(path_in_workspace)]
 _STEP_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
+_TEMPLATE = r"^[a-z][a-z0-9_-]{0,62}@[0-9a-f]{12,64}$"
 _ARTIFACT_KEY = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 _SECRET_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,127}$"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 PATTERNS_IN_WORDS = {
     _STEP_NAME: "use small letters, digits, - and _, a letter first, 63 at most",
+    _TEMPLATE: "write NAME@HASH, as `penstock template add` printed it",
     _ARTIFACT_KEY: "use letters, digits, ., - and _, a letter or digit first, 128 at most",
     _SECRET_NAME: "use letters, digits, - and _, a letter first, 128 at most",
     _ENV_NAME: "use letters, digits and _, no digit first",
@@ -166,11 +179,36 @@ class CacheEntry(Model):
     paths: tuple[WorkspacePath, ...] = Field(min_length=1, description="Files and folders in the workspace.")
 
 
+class Combination(Model):
+    """Which combination of the matrix a step is; written by the compiler. limit: how many run at once."""
+
+    of: str
+    values: dict[str, str | int | float | bool]
+    limit: int | None = None
+
+
+class Matrix(Model):
+    """Values to combine: `python: ["3.11", "3.12"]`, and what to add to or take from the combinations."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, tuple[str | int | float | bool, ...]]
+
+    include: tuple[dict[str, str | int | float | bool], ...] = Field((), description="More combinations, whole ones.")
+    exclude: tuple[dict[str, str | int | float | bool], ...] = Field((), description="Combinations that are left out.")
+    limit: int | None = Field(None, ge=1, description="How many combinations run at once.")
+
+
 class StepFields(Model):
     """What every step may say."""
 
     kind: ClassVar[Kind] = "build"
     summary: ClassVar[str] = ""
+    outputs: ClassVar[
+        tuple[str, ...]
+    ] = ()  # what it puts out for ${{ steps.NAME.outputs.X }}; others by the step itself
+
+    conditions: ClassVar[frozenset[str]] = frozenset()  # fields that hold CEL without ${{ }}
+    condition_names: ClassVar[frozenset[str]] = frozenset()  # what they may name besides
 
     name: StepName = Field(description="Unique in the file; small letters, digits, - and _.")
     type: str = Field(description="One of the step types, such as step.shell_exec.")
@@ -184,14 +222,25 @@ class StepFields(Model):
         False, description="Whether the run goes on, and may succeed, when this step fails."
     )
     secrets: tuple[SecretName, ...] = Field((), description="Secrets of the vault that the step gets.")
+    combination: SkipJsonSchema[Combination | None] = None
 
     def check_name(self) -> str | None:
         """The blocking check that this step decides (tests, findings, healthy); None if it decides none."""
         return None
 
+    def artifact_keys(self) -> tuple[str, ...]:
+        """Keys of what it puts out for the steps that need it."""
+        return ()
+
+    def artifacts_wanted(self) -> dict[str, str]:
+        """Field → key of an artifact that a step upstream must put out."""
+        return {}
+
 
 class ContainedFields(StepFields):
     """What every step may say that runs a program of the pipeline's in an image."""
+
+    shell: ClassVar[frozenset[str]] = frozenset({"commands", "pre", "post"})  # fields that a shell reads
 
     image: str | None = Field(None, description="The image for engines of containers; the process engine has none.")
     work_dir: WorkspacePath = Field(".", description="Where the commands start.")
@@ -207,16 +256,123 @@ class ContainedFields(StepFields):
     )
 
 
+class Probe(Model):
+    """How a service is asked whether it is ready: a TCP port, a path over HTTP on it, or a command inside it."""
+
+    tcp: int | None = Field(None, ge=1, le=65535, description="A port that takes connections when it is ready.")
+    http: str | None = Field(None, pattern=r"^/[!-~]*$", description="A path on that port that answers 200 to 399.")
+    command: tuple[str, ...] | None = Field(None, min_length=1, description="A command inside it that exits 0.")
+    interval: Duration = Field(1, description="Between two questions.")
+    within: Duration = Field(60, description="A service that is not ready by then has failed.")
+
+
+class Service(Model):
+    """What runs beside a step, is reached by its name, and ends with the step."""
+
+    image: str | None = Field(None, description="The image for engines of containers.")
+    command: tuple[str, ...] | None = Field(None, min_length=1, description="What starts it; default: the image's own.")
+    env: dict[EnvName, EnvValue] = Field({}, description="Variables of the service.")
+    ready: Probe | None = Field(None, description="How to tell that it is ready; default: when it has started.")
+
+
+class Filter(Model):
+    """Which branches, tags or changed files a trigger is for; patterns with a leading ! take back."""
+
+    branches: Patterns = Field((), description="Branches (of a pull request: its target), such as main, release/*.")
+    tags: Patterns = Field((), description="Tags, such as v*.")
+    paths: Patterns = Field((), description="Changed files; one that fits is enough, such as src/**.")
+
+
+class Schedule(Model):
+    """A time at which a branch's newest commit runs."""
+
+    cron: str = Field(description="Minute, hour, day, month, weekday, in UTC: 0 3 * * *.")
+    branch: str | None = Field(None, description="Default: the default branch.")
+
+    @field_validator("cron")
+    @classmethod
+    def _is_cron(cls, value: str) -> str:
+        from croniter import croniter
+
+        if len(value.split()) != 5 or not croniter.is_valid(value):
+            raise ValueError(f'"{value[:60]}" is no time; write minute, hour, day, month, weekday, such as 0 3 * * *')
+        return value
+
+
+class Triggers(Model):
+    """What starts a run. A kind of event that is not named starts none."""
+
+    push: Filter | None = None
+    tag: Filter | None = None
+    pull_request: Filter | None = None
+    release: Filter | None = None
+    schedule: Annotated[tuple[Schedule, ...], BeforeValidator(as_list)] = ()
+    manual: Filter | None = Field(default_factory=Filter, description="Started by a person; always possible.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_out(cls, value: object) -> object:
+        """`push`, `[push, tag]` and `{push: }` mean each of them without a filter."""
+        if isinstance(value, str):
+            value = [value]
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            return {one: {} for one in value}
+        if isinstance(value, dict):
+            return {key: {} if one is None else one for key, one in value.items()}
+        return value
+
+
+class Concurrency(Model):
+    """Runs that must not overlap."""
+
+    group: str = Field(
+        min_length=1, max_length=300, description="Runs with the same text do not overlap; may hold ${{ }}."
+    )
+    mode: Literal["queue", "latest", "cancel"] = Field(
+        "queue",
+        description="queue: one after the other. latest: of those that wait, only the newest. "
+        "cancel: the running one is stopped, unless it deploys.",
+    )
+
+
+class Include(Model):
+    """A template whose steps are part of this file: from this repository, or from the platform's library."""
+
+    file: WorkspacePath | None = Field(None, description="A file of this repository.")
+    template: str | None = Field(
+        None, pattern=_TEMPLATE, description="NAME@HASH of the platform's library; the hash pins what it says."
+    )
+    inputs: dict[EnvName, str | int | float | bool] = Field(
+        {}, alias="with", description="What its ${{ inputs.NAME }} stand for."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.file is None) == (self.template is None):
+            raise ValueError("an include names one source; write `file:` or `template:`")
+        return self
+
+
 class Defaults(Model):
     """Values for steps that do not say otherwise."""
 
     timeout: Duration | None = None
     env: dict[EnvName, EnvValue] = {}
+    image: str | None = None
+    cpu: float | None = Field(None, gt=0, le=1024)
+    memory: Size | None = None
+    pids: int | None = Field(None, ge=8, le=1_000_000)
+    retry: Retry | None = None
 
 
 class Spec(Model):
     """The whole file."""
 
     version: Version = Field(description="The version of this format: 1.")
+    on: Triggers | None = Field(None, description="What starts a run; default: pushes and pull requests.")
+    concurrency: Concurrency | None = Field(None, description="Runs that must not overlap.")
+    include: Annotated[tuple[Include, ...], BeforeValidator(as_list)] = Field((), description="Templates.")
+    matrix: Matrix | None = Field(None, description="Steps that name ${{ matrix.x }} run once per combination.")
+    services: dict[StepName, Service] = Field({}, description="What steps may have beside them, by name.")
     defaults: Defaults = Defaults()
     steps: tuple[Any, ...] = Field(min_length=1, max_length=2000)

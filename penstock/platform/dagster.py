@@ -42,6 +42,13 @@ _TERMINATE = """
 mutation Stop($run: String!) { terminateRun(runId: $run) {
   __typename ... on TerminateRunFailure { message } ... on RunNotFoundError { message } ... on PythonError { message }
 } }"""
+_RERUN = """
+mutation Again($run: String!) { launchRunReexecution(reexecutionParams: {parentRunId: $run, strategy: FROM_FAILURE}) {
+  __typename
+  ... on LaunchRunSuccess { run { runId } }
+  ... on RunNotFoundError { message }
+  ... on PythonError { message }
+} }"""
 _LOADED = "query Loaded($where: RepositorySelector!) { repositoryOrError(repositorySelector: $where) { __typename } }"
 _DELETE = "mutation Delete($run: String!) { deletePipelineRun(runId: $run) { __typename } }"
 
@@ -105,8 +112,26 @@ class DagsterClient:
         _expected(answer["locationOrLoadError"], "RepositoryLocation")
 
     def terminate(self, run_id: str) -> None:
-        """Ask a run to stop."""
-        _expected(self._ask(_TERMINATE, {"run": run_id})["terminateRun"], "TerminateRunSuccess")
+        """Ask a run to stop. Raises: NotFoundError when Dagster does not know it."""
+        answer = self._ask(_TERMINATE, {"run": run_id})["terminateRun"]
+        if answer["__typename"] == "RunNotFoundError":
+            raise NotFoundError(f'Dagster knows no run "{run_id}"')
+        _expected(answer, "TerminateRunSuccess")
+
+    def rerun(self, run_id: str) -> str:
+        """
+        Run again what failed in a run that is over, and what needs it.
+
+        Returns: the new run's id. Raises: NotFoundError when Dagster does not know the run.
+        """
+        if not self._knows(run_id):
+            raise NotFoundError(f'Dagster knows no run "{run_id}"')
+        answer = self._ask(_RERUN, {"run": run_id})["launchRunReexecution"]
+        return str(_expected(answer, "LaunchRunSuccess")["run"]["runId"])
+
+    def _knows(self, run_id: str) -> bool:
+        wanted = {"filter": {"runIds": [run_id]}}
+        return bool(_expected(self._ask(_RUNS, wanted)["runsOrError"], "Runs")["results"])
 
     def delete(self, run_id: str) -> None:
         """Remove a run that never began."""

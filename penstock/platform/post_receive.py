@@ -1,5 +1,5 @@
 """
-A repository's post-receive hook: tells Penstock which branches moved.
+A repository's post-receive hook: tells Penstock which branches and tags moved.
 
 Run as `python -IS post_receive.py URL TOKEN_FILE`; git gives `before after ref` lines on standard
 input. It never fails the push: what is not told is found by polling.
@@ -16,13 +16,13 @@ ACCEPTED = 202
 
 
 def main() -> None:
-    """Tell each branch that moved; deletions and tags start nothing."""
+    """Tell each branch and tag that moved; deletions start nothing."""
     url, token_file = sys.argv[1:3]
     with open(token_file) as file:  # noqa: PTH123 - importing pathlib would double the time
         token = file.read().strip()
     for line in sys.stdin:
         before, after, ref = line.split()
-        if ref.startswith("refs/heads/") and after.strip("0"):
+        if ref.startswith(("refs/heads/", "refs/tags/")) and after.strip("0"):
             body = f'{{"ref": {quoted(ref)}, "commit": "{after}", "before": "{before}"}}'
             status, said = tell(url, token, body.encode())
             if status != ACCEPTED:

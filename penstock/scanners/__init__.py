@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import attrs
 
@@ -20,11 +20,39 @@ from penstock.errors import NotFoundError
 SARIF_FILE = "report.sarif"
 DETAIL_FILE = "detail.json"
 
+Subject = Literal["source", "dependencies", "image"]
+Weakness = Literal["vulnerabilities", "secrets", "misconfiguration"]
+VULNERABILITIES: tuple[Weakness, ...] = ("vulnerabilities",)
+
+
+class _Entry(NamedTuple):
+    file: str
+    subjects: tuple[Subject, ...]
+
+
 _HERE = Path(__file__).parent
-_FILES = {
-    "semgrep": "semgrep",
-    "bandit": "bandit",
+_FILES = {  # the first of a subject is its default
+    "semgrep": _Entry("semgrep", ("source",)),
+    "bandit": _Entry("bandit", ("source",)),
+    "trivy": _Entry("trivy", ("dependencies", "image")),
+    "grype": _Entry("grype", ("dependencies", "image")),
+    "pip-audit": _Entry("pip_audit", ("dependencies",)),
 }
+
+
+@attrs.frozen
+class ImageInput:
+    """
+    An image to look into.
+
+    place: of an archive of `docker save` or a folder in OCI layout, relative to the workspace; the image's name when
+    the scanner asks a registry itself, with `username` and `password` if it wants a login.
+    """
+
+    form: Literal["docker-archive", "oci-dir", "registry"]
+    place: str
+    username: str | None = None
+    password: str | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen
@@ -35,6 +63,8 @@ class ScanRequest:
     bin: the folder of the tool's commands. workspace: the checkout on this machine.
     paths: files and folders, relative to the workspace. exclude: names, paths or globs of files and folders
     not to look at. output: folder, relative to the workspace, where SARIF_FILE (and DETAIL_FILE) must appear.
+    manifests: files below `paths`, relative to the workspace, that name dependencies. image: instead of paths.
+    database: the scanner's own of vulnerabilities, brought up to date; mirror: where it is asked for instead.
     """
 
     bin: Path
@@ -42,6 +72,11 @@ class ScanRequest:
     paths: tuple[str, ...]
     exclude: tuple[str, ...]
     output: str
+    manifests: tuple[str, ...] = ()
+    image: ImageInput | None = None
+    look_for: tuple[Weakness, ...] = VULNERABILITIES
+    database: Path | None = None
+    mirror: str | None = None
 
     @property
     def sarif(self) -> str:
@@ -56,20 +91,36 @@ class ScanRequest:
 
 @attrs.frozen
 class ToolRun:
-    """How a tool ended: its exit code, the end of what it printed, and the files that it wrote (None: it did not)."""
+    """
+    How a tool ended: its exit code, the end of what it printed, and the files that it wrote (None: it did not).
+
+    manifests: files, relative to the path that was scanned, in which it should have found packages.
+    look_for: what it was asked to look for.
+    """
 
     code: int
     output: str
     sarif: bytes | None
     detail: bytes | None = None
+    manifests: tuple[str, ...] = ()
+    look_for: tuple[Weakness, ...] = VULNERABILITIES
 
 
 @attrs.frozen
 class Looked:
-    """What a scan has read. files: how many; unreadable: those that it could not understand, ascending."""
+    """
+    What a scan has read.
 
-    files: int
+    files: how many of `unit`, None where the tool does not tell. unreadable: those that it could not understand,
+    ascending. sarif: the report where the tool itself writes none, or one that says too little.
+    caution: why the result may be incomplete all the same.
+    """
+
+    files: int | None
     unreadable: tuple[str, ...] = ()
+    unit: Literal["file", "package"] = "file"
+    sarif: bytes | None = None
+    caution: str | None = None
 
 
 @attrs.frozen
@@ -89,11 +140,15 @@ class Scanner(Protocol):
 
     @property
     def name(self) -> str:
-        """What penstock.yaml calls it; its lock is `locks/<name>.lock`."""
+        """What penstock.yaml calls it; its lock is `locks/<name>.lock`, or else it is a command on PATH."""
 
     @property
     def read_only(self) -> tuple[Path, ...]:
-        """Folders besides its environment that it must see, such as its rules."""
+        """Files and folders besides its environment that it must see, such as its rules."""
+
+    @property
+    def network(self) -> bool:
+        """Whether it asks a server while it scans."""
 
     def argv(self, request: ScanRequest) -> tuple[str, ...]:
         """Its command line; paths are relative to the workspace, or absolute and in `read_only`."""
@@ -105,9 +160,54 @@ class Scanner(Protocol):
         """Whether it has looked, by its exit code and what it wrote; pure."""
 
 
-def scanner_names() -> tuple[str, ...]:
-    """Every scanner's name, the default first."""
-    return tuple(_FILES)
+class PackageScanner(Scanner, Protocol):
+    """A scanner that finds packages in manifests, lock files or images."""
+
+    @property
+    def looks_for(self) -> tuple[Weakness, ...]:
+        """What it can look for."""
+
+    @property
+    def one_path(self) -> bool:
+        """Whether it looks at one path at a time."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names, as globs, of the files that tell it of packages."""
+
+
+@attrs.frozen
+class DatabaseRequest:
+    """
+    A database of vulnerabilities to bring up to date.
+
+    bin: the folder of the tool's commands. mirror: where from, None for the tool's own place.
+    java: whether the index of Java archives is wanted too; java_mirror: where that comes from.
+    """
+
+    bin: Path
+    mirror: str | None = None
+    java: bool = False
+    java_mirror: str | None = None
+
+
+@runtime_checkable
+class KeepsDatabase(Protocol):
+    """A scanner with a database of its own, which is fetched before it scans."""
+
+    def fetch(self, request: DatabaseRequest) -> tuple[str, ...]:
+        """The command line that brings the database in the current folder up to date."""
+
+    def fetch_env(self, request: DatabaseRequest) -> Mapping[str, str]:
+        """Variables for it."""
+
+    def why_not(self, run: ToolRun) -> str:
+        """Why the database could not be had, from what the command said; pure."""
+
+
+def scanner_names(subject: Subject | None = None) -> tuple[str, ...]:
+    """The names of all scanners, or of those for one subject, the default first."""
+    return tuple(name for name, entry in _FILES.items() if subject is None or subject in entry.subjects)
 
 
 def open_scanner(name: str) -> Scanner:
@@ -118,12 +218,12 @@ def open_scanner(name: str) -> Scanner:
     """
     if name not in _FILES:
         raise NotFoundError(f'no scanner is called "{name}"', remedy=f"there are: {', '.join(_FILES)}")
-    scanner: Scanner = import_module(f"penstock.scanners.{_FILES[name]}").SCANNER
+    scanner: Scanner = import_module(f"penstock.scanners.{_FILES[name].file}").SCANNER
     return scanner
 
 
 def lock_file(name: str) -> Path:
-    """The tool's requirements, every version and hash fixed."""
+    """The tool's requirements, every version and hash fixed; there is none for a tool that is not a package."""
     return _HERE / "locks" / f"{name}.lock"
 
 

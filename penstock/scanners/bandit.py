@@ -53,6 +53,7 @@ class Bandit:
 
     name: str = "bandit"
     read_only: tuple[Path, ...] = ()
+    network: bool = False
 
     def argv(self, request: ScanRequest) -> tuple[str, ...]:
         """`-I` keeps the repository's modules out of the tool."""

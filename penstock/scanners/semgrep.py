@@ -41,6 +41,7 @@ class Semgrep:
 
     name: str = "semgrep"
     read_only: tuple[Path, ...] = (RULES,)
+    network: bool = False
 
     def argv(self, request: ScanRequest) -> tuple[str, ...]:
         """`-I` keeps the repository's modules out of the tool; `pysemgrep` is `semgrep` without a detour over PATH."""

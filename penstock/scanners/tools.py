@@ -30,6 +30,41 @@ _POLL_S = 0.2
 _KEPT_OUT = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PIP_REQUIRE_VIRTUALENV")
 
 
+@attrs.frozen
+class Tool:
+    """An installed tool. bin: the folder of its commands. read_only: what of it must be seen where it runs."""
+
+    bin: Path
+    read_only: tuple[Path, ...]
+
+
+def find_tool(
+    settings: Settings,
+    scanner: Scanner,
+    *,
+    token: CancelToken | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Tool:
+    """
+    The tool in its own environment, or, where no lock describes one, as it is installed on this machine.
+
+    Raises: as `ensure_tool`; PlatformError when it is not on PATH.
+    """
+    if lock_file(scanner.name).is_file():
+        commands = ensure_tool(settings, scanner, token=token, say=say)
+        return Tool(commands, (commands.parent,))
+    found = shutil.which(scanner.name)
+    if found is None:
+        raise PlatformError(
+            f"{scanner.name} is not installed, and no Python package brings it",
+            remedy="put its command on the PATH of the user who runs Penstock, or choose another scanner",
+        )
+    command = Path(found).resolve()
+    if command.name != scanner.name:  # a link to a versioned name
+        return Tool(Path(found).absolute().parent, ())
+    return Tool(command.parent, (command,))
+
+
 def ensure_tool(
     settings: Settings,
     scanner: Scanner,
@@ -94,7 +129,7 @@ class Toolbox:
         environment = self.folder / environment_name(scanner.name)
         if not _usable(environment):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(environment.with_suffix(".lock"), token):
+            with locked(environment.with_suffix(".lock"), token):
                 if not _usable(environment):
                     self._make(scanner, environment, token, say)
         return environment / "bin"
@@ -114,18 +149,18 @@ def _usable(environment: Path) -> bool:
 
 
 @contextmanager
-def _locked(path: Path, token: CancelToken) -> Iterator[None]:
-    """Alone among all processes; freed by the kernel when the holder dies."""
-    with path.open("w") as file:
-        while not _try_lock(file):
+def locked(path: Path, token: CancelToken, *, shared: bool = False) -> Iterator[None]:
+    """Alone among all processes, or with others who share it; freed by the kernel when the holder dies."""
+    with path.open("a") as file:
+        while not _try_lock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
             token.raise_if_cancelled()
             token.wait(_POLL_S)
         yield
 
 
-def _try_lock(file: IO[str]) -> bool:
+def _try_lock(file: IO[str], kind: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

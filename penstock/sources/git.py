@@ -43,6 +43,7 @@ class CommitInfo:
     author: str
     title: str
     committed_at: datetime
+    message: str = ""
 
 
 @attrs.frozen
@@ -76,10 +77,10 @@ class Repository:
         return True
 
     def info(self, commit: str) -> CommitInfo:
-        """Author, title and time of a commit."""
-        text = self.run("show", "-s", "--format=%H%x00%an <%ae>%x00%s%x00%ct", commit).decode("utf-8", "replace")
-        full, author, title, time = text.strip().split("\0")
-        return CommitInfo(full, author, title, datetime.fromtimestamp(min(int(time), _LATEST_S), UTC))
+        """Author, title, time and message of a commit."""
+        text = self.run("show", "-s", "--format=%H%x00%an <%ae>%x00%s%x00%ct%x00%B", commit).decode("utf-8", "replace")
+        full, author, title, time, message = text.strip().split("\0", 4)
+        return CommitInfo(full, author, title, datetime.fromtimestamp(min(int(time), _LATEST_S), UTC), message)
 
     def read_file(self, commit: str, path: str, *, limit_bytes: int) -> bytes | None:
         """A file's bytes at a commit; None when there is none. Raises: InputError when it is larger than the limit."""
@@ -106,13 +107,19 @@ class Repository:
         finally:
             index.unlink(missing_ok=True)
 
-    def is_ancestor(self, old: str, new: str) -> bool:
-        """Whether `old` is `new` or one of its ancestors; False when either is not here."""
+    def files(self, commit: str) -> dict[str, str]:
+        """Every file of a commit by its path → mode and hash of its content."""
+        listing = self.run("ls-tree", "-r", "-z", commit).decode("utf-8", "surrogateescape")
+        rows = (entry.split("\t", 1) for entry in listing.split("\0") if entry)
+        return {path: about for about, path in rows}
+
+    def changed_files(self, before: str, commit: str) -> tuple[str, ...] | None:
+        """Paths that differ between two commits; None when one of them is not here."""
         try:
-            self.run("merge-base", "--is-ancestor", old, new)
+            listing = self.run("diff", "--name-only", "--no-renames", "-z", before, commit, "--")
         except PlatformError:
-            return False
-        return True
+            return None
+        return tuple(path for path in listing.decode("utf-8", "surrogateescape").split("\0") if path)
 
 
 @attrs.frozen
@@ -181,10 +188,13 @@ def mirror(url: str, folder: Path) -> Repository:
     return repository
 
 
-def ls_remote(url: str) -> dict[str, str]:
-    """Branch heads of a remote: full ref name → commit."""
-    listing = git("ls-remote", "--heads", "--end-of-options", url).decode()
-    return {ref: commit for commit, ref in (line.split("\t") for line in listing.splitlines())}
+def ls_remote(url: str, *, tags: bool = False) -> dict[str, str]:
+    """Branch heads of a remote (and tags): full ref name → commit."""
+    kinds = ("--heads", "--tags") if tags else ("--heads",)
+    listing = git("ls-remote", *kinds, "--end-of-options", url).decode("utf-8", "replace")
+    found = {ref: commit for commit, ref in (line.split("\t") for line in listing.splitlines())}
+    # An annotated tag is an object of its own; the line after it says which commit it is of.
+    return {ref: found.get(f"{ref}^{{}}", commit) for ref, commit in found.items() if not ref.endswith("^{}")}
 
 
 def default_branch(url: str) -> str:

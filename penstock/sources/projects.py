@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from penstock.errors import ConflictError, InputError, NotFoundError, PlatformError
 from penstock.pipeline.complaints import suggestion
 from penstock.settings import Settings
-from penstock.sources.git import COMMIT, Repository, default_branch, mirror
+from penstock.sources.git import COMMIT, Repository, default_branch, ls_remote, mirror
 from penstock.state.tables import heads, projects
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -59,12 +59,16 @@ def add_project(database: sa.Engine, name: str, url: str) -> Project:
     _check_url(url)
     try:
         project = Project(name, url, default_branch(url))
+        tags = {ref: commit for ref, commit in ls_remote(url, tags=True).items() if ref.startswith("refs/tags/")}
     except PlatformError as error:
         raise InputError(str(error), where=url, remedy="give an address that `git ls-remote` can read") from error
     row = {"name": name, "url": url, "default_branch": project.default_branch}
     _check_alike(database, name)
     with database.begin() as connection:
-        connection.execute(insert(projects).values(row).on_conflict_do_nothing())
+        made = connection.execute(insert(projects).values(row).on_conflict_do_nothing().returning(projects.c.name))
+        if made.first() and tags:  # those that are there already are no news; branches run once, to show what they do
+            known = [{"project": name, "ref": ref, "commit": commit} for ref, commit in tags.items()]
+            connection.execute(insert(heads).on_conflict_do_nothing(), known)
     found = get_project(database, name)
     if found.url != url:
         raise ConflictError(f'a project "{name}" is connected to {found.url}', remedy="choose another name")

@@ -63,6 +63,8 @@ inbox = sa.Table(
     sa.Column("before", sa.Text),
     sa.Column("author", sa.Text),
     sa.Column("source", sa.Text, nullable=False),
+    sa.Column("about", JSONB, nullable=False, server_default="{}"),
+    sa.Column("concurrency_group", sa.Text),
     sa.Column("state", sa.Text, nullable=False, server_default="received"),
     sa.Column("reason", sa.Text),
     sa.Column("run_id", sa.Text),
@@ -70,7 +72,7 @@ inbox = sa.Table(
     _now("received_at"),
     _at("claimed_at"),
     sa.Index("inbox_open", "state", "received_at"),
-    comment="One row per git event that was accepted: received, started (run_id), or ignored (reason).",
+    comment="One row per event that was accepted: received, started (run_id), or ignored (reason).",
 )
 
 runs = sa.Table(
@@ -82,6 +84,10 @@ runs = sa.Table(
     sa.Column("ref", sa.Text, nullable=False),
     sa.Column("event_key", sa.Text),
     sa.Column("trigger", sa.Text, nullable=False),
+    sa.Column("event", sa.Text, nullable=False, server_default="manual"),
+    sa.Column("before", sa.Text),
+    sa.Column("about", JSONB, nullable=False, server_default="{}"),
+    sa.Column("concurrency_group", sa.Text),
     sa.Column("author", sa.Text),
     sa.Column("title", sa.Text),
     _at("committed_at"),
@@ -96,6 +102,7 @@ runs = sa.Table(
     _at("ingested_at"),
     sa.Index("runs_by_commit", "project", "commit"),
     sa.Index("runs_by_time", "queued_at"),
+    sa.Index("runs_by_group", "project", "concurrency_group", "state"),
     comment="One row per run: a graph at a commit, and how it ended.",
 )
 
@@ -108,6 +115,7 @@ steps = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("allowed", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("exit_code", sa.Integer),
     sa.Column("produced", JSONB, nullable=False, server_default="{}"),
     sa.Column("reused_from", sa.Text),
@@ -152,6 +160,31 @@ artifacts = sa.Table(
     sa.UniqueConstraint("run_id", "step", "key"),
     sa.Index("artifacts_by_key", "project", "key", "created_at"),
     comment="One row per artifact that a step of a run put out.",
+)
+
+results = sa.Table(
+    "results",
+    metadata,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, sa.ForeignKey("penstock.runs.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("step", sa.Text, nullable=False),
+    _now("created_at"),
+    comment="One row per step result that is known by what it was made of: image, commands, inputs, platform.",
+)
+
+approvals = sa.Table(
+    "approvals",
+    metadata,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("commit", sa.Text, primary_key=True),
+    sa.Column("graph_hash", sa.Text, primary_key=True),
+    sa.Column("step", sa.Text, primary_key=True),
+    sa.Column("actor", sa.Text, primary_key=True),
+    sa.Column("decision", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False, server_default=""),
+    _now("at"),
+    comment="One row per person who answered a gate of a commit and graph; without an actor: when it first asked.",
 )
 
 releases = sa.Table(
@@ -225,4 +258,18 @@ audit = sa.Table(
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("detail", JSONB, nullable=False, server_default="{}"),
     comment="One row per change that somebody made to the platform.",
+)
+
+caches = sa.Table(
+    "caches",
+    metadata,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("scope", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    _now("created_at"),
+    _now("used_at"),
+    sa.Index("caches_by_use", "project", "used_at"),
+    comment="One row per cache of a scope (a ref, or shared) and key; it never changes, only goes.",
 )

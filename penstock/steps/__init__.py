@@ -19,8 +19,14 @@ _FILES = {
     "step.shell_exec": "shell_exec",
     "step.artifact_push": "artifact_push",
     "step.artifact_pull": "artifact_pull",
+    "step.docker_build": "docker_build",
+    "step.docker_push": "docker_push",
+    "step.docker_run": "docker_run",
     "step.scan_sast": "scan_sast",
+    "step.scan_container": "scan_container",
+    "step.scan_deps": "scan_deps",
     "step.deploy": "deploy",
+    "step.gate": "gate",
 }
 
 

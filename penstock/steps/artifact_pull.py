@@ -23,6 +23,10 @@ class Config(StepFields):
         None, description="Take the newest of this branch (refs/heads/main); default: this commit's."
     )
 
+    def artifact_keys(self) -> tuple[str, ...]:
+        """Its one key."""
+        return (self.key,)
+
 
 def run(config: Config, context: StepContext) -> StepResult:
     """Fetch it; what it fetched is there for the steps that need this one."""

@@ -18,6 +18,10 @@ class Config(StepFields):
     key: ArtifactKey = Field(description="The name under which any run of the project finds it.")
     path: WorkspacePath = Field(description="A file or folder in the workspace.")
 
+    def artifact_keys(self) -> tuple[str, ...]:
+        """Its one key."""
+        return (self.key,)
+
 
 def run(config: Config, context: StepContext) -> StepResult:
     """Store it and make its key known."""

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import attrs
 
-from penstock.engines import Engine, Job
+from penstock.engines import Engine, Job, Probe, Sidecar
 from penstock.errors import StepFailure
 from penstock.pipeline.cancel import CancelToken
+from penstock.pipeline.spec import ContainedFields, Service
 from penstock.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,12 +20,17 @@ if TYPE_CHECKING:
     from penstock.findings import Report
     from penstock.pipeline.junit import CaseResult
 
-State = Literal["succeeded", "failed", "cancelled", "timed_out", "skipped", "infra_error"]
+State = Literal["succeeded", "failed", "cancelled", "timed_out", "skipped", "waiting", "infra_error"]
 
 
 @attrs.frozen
 class RunInfo:
-    """The run that a step belongs to. `commit` is the full hash; `title` the commit's first line."""
+    """
+    The run that a step belongs to. `commit` is the full hash; `title` the commit's first line.
+
+    trigger: what started it: an event's kind, or rerun. event: the kind of event that it is about.
+    before: the commit that the ref was at before. about: what else the event says (pull_request, release, actor).
+    """
 
     id: str
     project: str
@@ -33,6 +39,9 @@ class RunInfo:
     graph_hash: str
     structure_hash: str
     trigger: str = "push"
+    event: str = "push"
+    before: str | None = None
+    about: Mapping[str, Any] = attrs.field(factory=dict)
     author: str | None = None
     title: str | None = None
     committed_at: datetime | None = None
@@ -41,6 +50,11 @@ class RunInfo:
     def branch(self) -> str:
         """The ref without `refs/heads/`."""
         return self.ref.removeprefix("refs/heads/")
+
+    @property
+    def from_fork(self) -> bool:
+        """Whether it is of a pull request from a fork, whose author the project may not know."""
+        return bool((self.about.get("pull_request") or {}).get("fork"))
 
     @property
     def partition(self) -> str:
@@ -92,7 +106,11 @@ class Verdict:
 
 @attrs.frozen
 class StepResult:
-    """How a step ended and what it made."""
+    """
+    How a step ended and what it made.
+
+    allowed: it did not succeed, and need not (continue_on_error). unneeded: its condition does not hold.
+    """
 
     state: State
     reason: str | None = None
@@ -106,6 +124,13 @@ class StepResult:
     memory_peak_bytes: int | None = None
     reused_from: str | None = None
     produced: str = ""
+    allowed: bool = False
+    unneeded: bool = False
+
+    @property
+    def lets_go_on(self) -> bool:
+        """Whether the steps that need this one may begin."""
+        return self.allowed or self.state in ("succeeded", "skipped")
 
 
 class StepLog(Protocol):
@@ -128,8 +153,10 @@ class StepContext:
 
     find_published: key, ref or None (this commit) → the newest artifact published under it.
     upstream_artifacts: step → what the steps that it needs put out, directly or through others.
+    holds: step, CEL → whether a condition over what is upstream of the step is true.
     undecided: step → those upstream of it whose passing is not on record for this commit and graph.
     platform_up: whether a platform runs that can keep a deployed service alive.
+    services: what the file lets run beside steps, by name.
     secrets: name → value of those that the step was granted; their values are masked in its log.
     """
 
@@ -144,8 +171,11 @@ class StepContext:
     find_published: Callable[[str, str | None], Artifact | None]
     upstream_artifacts: Callable[[str], tuple[Artifact, ...]]
     undecided: Callable[[str], tuple[str, ...]]
+    holds: Callable[[str, str], bool]
     database: "sa.Engine"
     platform_up: bool
+    default_branch: str = "main"
+    services: Mapping[str, Service] = attrs.field(factory=dict)
     secrets: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)
 
     def secret(self, name: str) -> str:
@@ -156,19 +186,32 @@ class StepContext:
         """
         if name not in self.secrets:
             raise StepFailure(f'the step was not granted the secret "{name}"', remedy="name it in `secrets:`")
-        return self.secrets[name].decode()
+        try:
+            return self.secrets[name].decode()
+        except UnicodeDecodeError as error:
+            raise StepFailure(f'the secret "{name}" is no text', remedy="read it from its file") from error
 
-    def job(self, step: str, argv: tuple[str, ...], **options: object) -> Job:
+    def job(self, step: str, argv: tuple[str, ...], **options: Any) -> Job:
         """A job of this run in this workspace, with the CI_* variables set."""
-        env = {**self.ci_env(step), **self.defaults_env, **dict(options.pop("env", {}))}  # type: ignore[call-overload]
-        return Job(
-            run_id=self.run.id,
-            step=step,
-            argv=argv,
-            workspace=self.workspace,
-            env=env,
-            **options,  # type: ignore[arg-type]
-        )
+        env = {**self.ci_env(step), **self.defaults_env, **options.pop("env", {})}
+        return Job(run_id=self.run.id, step=step, argv=argv, workspace=self.workspace, env=env, **options)
+
+    def contained_job(self, config: ContainedFields, argv: tuple[str, ...], **options: Any) -> Job:
+        """A job with the image, environment, limits, secrets and services that a step asks for."""
+        secret_env = {variable: self.secret(name) for variable, name in config.secret_env.items()}
+        asked: dict[str, Any] = {
+            "env": {**config.env, **secret_env},
+            "image": config.image,
+            "work_dir": config.work_dir,
+            "network": config.network,
+            "secrets": {name: self.secrets[name] for name in config.secrets},
+            "services": tuple(sidecar(name, self.services[name]) for name in config.services),
+            "cpus": config.cpu,
+            "memory_bytes": config.memory,
+            "timeout_s": float(config.timeout),
+            **({"pids": config.pids} if config.pids else {}),
+        }
+        return self.job(config.name, argv, **{**asked, **options})
 
     def ci_env(self, step: str) -> dict[str, str]:
         """The variables that every step sees."""
@@ -181,3 +224,13 @@ class StepContext:
             "CI_RUN": run.id,
             "CI_STEP": step,
         }
+
+
+def sidecar(name: str, service: Service) -> Sidecar:
+    """A service of the file, for an engine."""
+    asked = service.ready
+    probe = None
+    if asked:
+        times = {"interval_s": float(asked.interval), "limit_s": float(asked.within)}
+        probe = Probe(port=asked.tcp, http=asked.http, command=asked.command, **times)
+    return Sidecar(name, service.image, service.command, service.env, probe)

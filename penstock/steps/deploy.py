@@ -54,6 +54,10 @@ class Config(StepFields):
     health: Health = Field(default_factory=Health, description="How to tell that it is well.")
     drain: Duration = Field(10, description="How long requests to the former release may still take.")
 
+    def artifacts_wanted(self) -> dict[str, str]:
+        """What it deploys."""
+        return {"artifact": self.artifact}
+
     def check_name(self) -> str | None:
         """A deployment decides the check `healthy`."""
         return "healthy"

@@ -1,74 +1,16 @@
 """The API over real HTTP on a real PostgreSQL: who may ask, what it answers, how it says that something is wrong."""
 
-import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import jsonschema
 import pytest
 import sqlalchemy as sa
-import uvicorn
-from git_builder import PIPELINE, GitRepository
+from api_calls import API, MAIN, problem_of
+from git_builder import GitRepository
 
-from penstock.api.app import create_app
-from penstock.api.tokens import ensure_local_token, token_file
-from penstock.pipeline import records
-from penstock.pipeline.load import load_spec
-from penstock.pipeline.log import FileLog, log_path
-from penstock.pipeline.plan import Graph, compile_graph
 from penstock.processes import wait_until
-from penstock.settings import Settings
-from penstock.state.tables import tokens
-from penstock.steps.context import RunInfo, StepResult
-
-API = "/api/v1"
-MAIN = "refs/heads/main"
-PROBLEM = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail"],
-    "additionalProperties": False,
-    "properties": {
-        "type": {"const": "about:blank"},
-        "title": {"type": "string"},
-        "status": {"type": "integer", "minimum": 400, "maximum": 599},
-        "detail": {"type": "string", "minLength": 1},
-    },
-}
-
-
-@pytest.fixture
-def api(settings: Settings, database: sa.Engine) -> Iterator[httpx.Client]:
-    """A client with this machine's token; Dagster is away."""
-    ensure_local_token(database, settings)
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning", access_log=False))
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    headers = {"Authorization": f"Bearer {token_file(settings).read_text()}"}
-    with httpx.Client(base_url=address, headers=headers, timeout=60, trust_env=False) as client:
-        yield client
-    server.should_exit = True
-    thread.join()
-
-
-@pytest.fixture
-def shop(api: httpx.Client, make_repository: Callable[..., GitRepository]) -> GitRepository:
-    """A connected repository."""
-    made = make_repository("shop", {"penstock.yaml": PIPELINE})
-    assert api.post(f"{API}/projects", json={"name": "shop", "url": str(made.root)}).status_code == 201
-    return made
-
-
-def problem_of(answer: httpx.Response, status: int) -> str:
-    """The detail of a well-formed problem."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    body = answer.json()
-    jsonschema.validate(body, PROBLEM)
-    assert body["status"] == status
-    return str(body["detail"])
+from penstock.state.tables import audit, tokens
 
 
 def without_token(api: httpx.Client, path: str, authorization: str | None = None) -> httpx.Response:
@@ -85,8 +27,11 @@ def test_health_needs_no_token(api: httpx.Client) -> None:
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Bearer", "Basic cHN0Xw==", "pst_x"])
 def test_everything_else_wants_a_valid_token(api: httpx.Client, authorization: str | None) -> None:
     """401 with the challenge, before anything else is looked at."""
-    for path in ("/projects", "/projects/x", "/runs", "/runs/x", "/runs/x/steps/y/log", "/events"):
-        answer = without_token(api, path, authorization)
+    document = without_token(api, "/../../openapi.json").json()
+    closed = [path for path, verbs in document["paths"].items() if "get" in verbs and not path.endswith("/health")]
+    assert len(closed) > 10
+    for path in closed:
+        answer = without_token(api, path.removeprefix(API), authorization)
         assert "token" in problem_of(answer, 401)
         assert answer.headers["www-authenticate"] == "Bearer"
 
@@ -121,10 +66,13 @@ def test_openapi_is_valid_and_says_who_may_call(api: httpx.Client) -> None:
     assert document["openapi"].startswith("3.1")
     assert document["info"]["title"] == "Penstock"
     operations = {(path, verb): told for path, verbs in document["paths"].items() for verb, told in verbs.items()}
-    assert len(operations) >= 11
+    assert len(operations) >= 26
+    assert len({told["operationId"] for told in operations.values()}) == len(operations)
     for (path, _), told in operations.items():
         assert bool(told.get("security")) == (not path.endswith("/health")), path
-        assert told["responses"]
+        assert told["tags"] and told["description"]
+        for status, response in told["responses"].items():
+            assert status < "400" or list(response["content"]) == ["application/problem+json"], path
     for schema in document["components"]["schemas"].values():
         jsonschema.Draft202012Validator.check_schema(schema)
     assert set(references(document)) <= {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
@@ -203,7 +151,8 @@ def test_push_is_accepted_once_and_listed(api: httpx.Client, shop: GitRepository
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ({"ref": "refs/tags/v1", "commit": "a" * 40}, "no branch"),
+        ({"ref": "refs/notes/x", "commit": "a" * 40}, "no branch"),
+        ({"ref": "refs/heads/\0", "commit": "a" * 40}, "body.ref"),
         ({"ref": MAIN, "commit": "main"}, "no commit"),
         ({"ref": MAIN}, "body.commit"),
         ({"ref": MAIN, "commit": "a" * 5000}, "at most 64"),
@@ -240,82 +189,6 @@ def test_bad_queries_are_refused(api: httpx.Client, query: str) -> None:
     assert query.partition("=")[0] in problem_of(api.get(f"{API}/runs?{query}"), 422)
 
 
-@pytest.fixture
-def run(database: sa.Engine, shop: GitRepository) -> RunInfo:
-    """A run of the shop that is at work."""
-    info = RunInfo("run-1", "shop", shop.git("rev-parse", "HEAD"), MAIN, graph().hash, graph().structure_hash, "push")
-    records.create_run(database, info, graph())
-    records.start_run(database, info.id)
-    records.start_step(database, info.id, "hello")
-    return info
-
-
-def graph() -> Graph:
-    return compile_graph(load_spec(PIPELINE.encode()))
-
-
-def test_run_is_shown_with_its_steps(api: httpx.Client, run: RunInfo, database: sa.Engine) -> None:
-    """While it runs and when it has ended."""
-    shown = api.get(f"{API}/runs/run-1").json()
-    assert (shown["state"], [step["state"] for step in shown["steps"]]) == ("running", ["running"])
-    result = StepResult("failed", reason="exit code 1", exit_code=1)
-    records.finish_step(database, run, "hello", result)
-    records.finish_run(database, run.id)
-    shown = api.get(f"{API}/runs/run-1").json()
-    assert (shown["state"], shown["reason"]) == ("failed", "hello: exit code 1")
-    assert (shown["steps"][0]["exit_code"], shown["steps"][0]["seconds"] >= 0) == (1, True)
-
-
-def test_runs_are_listed_by_project_and_commit(api: httpx.Client, run: RunInfo) -> None:
-    """Also by the beginning of the hash; without their steps."""
-    for query, count in (
-        (f"commit={run.commit[:8]}", 1),
-        ("commit=00000000", 0),
-        ("project=shop", 1),
-        ("project=x", 0),
-    ):
-        assert len(api.get(f"{API}/runs?{query}").json()) == count
-    assert api.get(f"{API}/runs").json()[0]["steps"] is None
-
-
-def test_log_is_read_from_offset_to_offset(
-    api: httpx.Client, run: RunInfo, settings: Settings, database: sa.Engine
-) -> None:
-    """Each line once, complete lines only; complete once the step has ended and nothing is left."""
-    url = f"{API}/runs/run-1/steps/hello/log"
-    empty = {"lines": [], "next_offset": 0, "complete": False}
-    assert api.get(url).json() == empty
-    with FileLog(log_path(settings.home, "run-1", "hello")) as log:
-        log.output(b"one\ntwo\nthr")
-        first = api.get(url).json()
-        log.output(b"ee\n")
-        log.line("done")
-        second = api.get(f"{url}?offset={first['next_offset']}").json()
-    assert [line["text"] for line in first["lines"]] == ["one", "two"]
-    assert [(line["text"], line["own"]) for line in second["lines"]] == [("three", False), ("done", True)]
-    records.finish_step(database, run, "hello", StepResult("succeeded", exit_code=0))
-    last = api.get(f"{url}?offset={second['next_offset']}").json()
-    assert last == {"lines": [], "next_offset": second["next_offset"], "complete": True}
-
-
-@pytest.mark.parametrize("step", ["other", "..%2F..%2Ftoken", "%2e%2e"])
-def test_log_of_a_step_that_is_none_is_not_found(api: httpx.Client, run: RunInfo, step: str) -> None:
-    """No file is read by what a caller calls a step."""
-    problem_of(api.get(f"{API}/runs/run-1/steps/{step}/log"), 404)
-
-
-def test_cancel_of_an_ended_run_is_a_conflict(api: httpx.Client, run: RunInfo, database: sa.Engine) -> None:
-    """It says how the run ended."""
-    records.finish_run(database, run.id, cancelled="stopped")
-    assert "has ended: cancelled" in problem_of(api.post(f"{API}/runs/run-1/cancel"), 409)
-
-
-def test_cancel_without_dagster_says_so(api: httpx.Client, run: RunInfo) -> None:
-    """503, and the run goes on."""
-    assert "Dagster does not answer" in problem_of(api.post(f"{API}/runs/run-1/cancel"), 503)
-    assert api.get(f"{API}/runs/run-1").json()["state"] == "running"
-
-
 def test_event_waits_while_dagster_is_away(api: httpx.Client, shop: GitRepository) -> None:
     """It is kept with the reason, to be started later."""
     api.post(f"{API}/projects/shop/events", json={"ref": MAIN, "commit": shop.git("rev-parse", "HEAD")})
@@ -325,3 +198,42 @@ def test_event_waits_while_dagster_is_away(api: httpx.Client, shop: GitRepositor
         return event["state"] == "received" and "Dagster does not answer" in (event["reason"] or "")
 
     assert wait_until(tried, limit_s=60)
+
+
+def test_every_change_is_in_the_audit(api: httpx.Client, shop: GitRepository, database: sa.Engine) -> None:
+    """Who did what to what, in order; what was refused is not there, and neither is a push that is known already."""
+    push = {"ref": MAIN, "commit": shop.git("rev-parse", "HEAD")}
+    for _ in range(2):
+        api.post(f"{API}/projects/shop/events", json=push)
+    started = api.post(f"{API}/runs", json={"project": "shop"}).json()
+    problem_of(api.post(f"{API}/runs", json={"project": "other"}), 404)
+    api.delete(f"{API}/projects/shop")
+    with database.connect() as connection:
+        rows = connection.execute(sa.select(audit).order_by(audit.c.id)).mappings().all()
+    assert [(row["actor"], row["action"]) for row in rows] == [
+        ("local", "project.add"),
+        ("local", "event.accept"),
+        ("local", "run.start"),
+        ("local", "project.remove"),
+    ]
+    assert rows[2]["subject"] == started["key"]
+    assert rows[2]["detail"] == {"project": "shop", "ref": MAIN, "commit": push["commit"]}
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_huge_body_is_refused(api: httpx.Client, chunked: bool) -> None:
+    """413, whether its length is told or found out; nobody reads it into memory."""
+    piece = b" " * 1024 * 1024
+    content = (piece for _ in range(50)) if chunked else piece * 6
+    try:
+        answer = api.post(f"{API}/projects", content=content, headers={"Content-Type": "application/json"})
+    except httpx.TransportError:  # the connection was closed while it was being sent
+        return
+    assert "larger than" in problem_of(answer, 413)
+
+
+def test_defect_is_a_problem_without_its_traceback(api: httpx.Client, database: sa.Engine) -> None:
+    """500 in one line that says where to look; what broke is not told to a stranger."""
+    with database.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE penstock.runs DROP COLUMN title"))
+    assert problem_of(api.get(f"{API}/runs"), 500).startswith("a defect in Penstock")

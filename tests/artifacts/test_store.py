@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.artifacts import ArtifactStore, open_store
+from penstock.artifacts import ArtifactStore, BlobLost, open_store
 from penstock.artifacts.store import CHUNK_BYTES, read_tree, write_tree
-from penstock.errors import InputError, NotFoundError, PenstockError, PlatformError
+from penstock.errors import InputError, PenstockError, PlatformError
 
 LARGE = os.urandom(CHUNK_BYTES) + b"and more" * 100_000
 
@@ -165,13 +165,20 @@ def test_blob_that_was_cut_short_is_stored_anew(store: ArtifactStore, tmp_path: 
 
 
 def test_absent_blob_is_said_to_be_absent(store: ArtifactStore, tmp_path: Path):
-    """And deleting it again is fine."""
+    """The store has lost it, which is no fault of a step; and deleting it again is fine."""
     blob = store.put_bytes(b"x")
     store.delete(blob.digest)
     store.delete(blob.digest)
     assert not store.has(blob.digest)
-    with pytest.raises(NotFoundError, match="has no such blob"):
-        store.fetch_file(blob.digest, tmp_path / "file")
+    for take in (
+        lambda: store.fetch_file(blob.digest, tmp_path / "file"),
+        lambda: store.fetch_tree(blob.digest, tmp_path / "tree"),
+        lambda: list(store.read(blob.digest)),
+        lambda: store.open_range(blob.digest, 0, 1),
+    ):
+        with pytest.raises(BlobLost, match="the store has lost it"):
+            take()
+    assert list(tmp_path.glob("file")) + list(tmp_path.glob("tree")) == []
 
 
 def test_file_that_changes_meanwhile_is_not_stored(store: ArtifactStore, tmp_path: Path):

@@ -12,7 +12,13 @@ from git_builder import PIPELINE
 
 from penstock.cli.registry import COMMANDS
 
-GROUPS = {"project": ("add", "list", "remove"), "findings": (), "events": ()}
+GROUPS: dict[str, tuple[str, ...]] = {
+    "project": ("add", "list", "remove"),
+    "secret": ("set", "list", "remove", "check"),
+    "template": ("add", "list"),
+    "findings": (),
+    "events": (),
+}
 SLOW = {"sqlalchemy", "rich", "duckdb", "pyarrow", "psycopg", "fastapi", "httpx", "dagster", "streamlit", "obstore"}
 
 

@@ -22,6 +22,7 @@ TEST = {
     "name": "unit-test",
     "type": "step.shell_exec",
     "commands": ["true"],
+    "artifacts_out": [{"key": "app", "path": "."}],
     "reports": {"junit": "junit.xml"},
 }
 SCAN = {"name": "scan", "type": "step.scan_sast", "scanner": "bandit"}

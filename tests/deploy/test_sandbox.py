@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 
 from penstock.deploy.sandbox import (
@@ -77,14 +78,27 @@ def test_process_ids_are_its_own(rooms):
 
 
 def test_credentials_of_the_user_are_hidden(tmp_path):
-    """Folders and files alike, only those that exist, and no links."""
+    """Folders and files alike, only those that exist, and of links what they point at."""
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".netrc").write_text("x")
     (tmp_path / ".aws").symlink_to(tmp_path / ".ssh")
-    assert credentials_of(tmp_path) == (tmp_path / ".ssh", tmp_path / ".netrc")
-    rooms = Rooms(tmp_path, tmp_path, credentials_of(tmp_path))
+    places = credentials_of(tmp_path)
+    assert [path for path in places if path.is_relative_to(tmp_path)] == [tmp_path / ".ssh", tmp_path / ".netrc"]
+    rooms = Rooms(tmp_path, tmp_path, places)
     argv = " ".join(sandbox_argv(["true"], rooms))
     assert f"--tmpfs {tmp_path}/.ssh --ro-bind /dev/null {tmp_path}/.netrc" in argv
+
+
+def test_credentials_of_the_host_are_hidden(rooms, tmp_path):
+    """Password hashes and keys of the machine, which root could read: the same list as for steps."""
+    if usable_bwrap() is None:
+        pytest.skip("bubblewrap is not usable here")
+    places = credentials_of(tmp_path)
+    assert Path("/etc/shadow") in places
+    rooms = attrs.evolve(rooms, hidden=(*rooms.hidden, *places))
+    script = "; ".join(f"cat {path}" for path in places if path.is_file())
+    argv = sandbox_argv(["/bin/sh", "-c", script], rooms)
+    assert subprocess.run(argv, check=False, capture_output=True, timeout=60).stdout == b""
 
 
 def test_command_is_never_taken_for_an_option(rooms):

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import NotFoundError
-from penstock.pipeline.load import find_cycle, load_spec
+from penstock.pipeline.checks import find_cycle
+from penstock.pipeline.load import load_spec
 from penstock.pipeline.plan import Graph, Structure, compile_graph
 from penstock.pipeline.spec import seconds
 

@@ -1,14 +1,11 @@
 """Whole runs in this process: real git, real commands, real database and warehouse."""
 
-import json
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import attrs
 import pytest
 import sqlalchemy as sa
-from git_builder import GitRepository
+from run_sessions import Runner, step
 
 from penstock.errors import InputError
 from penstock.pipeline import records
@@ -16,67 +13,12 @@ from penstock.pipeline.cancel import CancelToken
 from penstock.pipeline.close import close_run
 from penstock.pipeline.local import run_graph
 from penstock.pipeline.log import log_path, read_log
-from penstock.pipeline.plan import read_graph
-from penstock.pipeline.session import RunSession, Services, new_run_id, open_services, size_in_words
+from penstock.pipeline.session import new_run_id, size_in_words
 from penstock.processes import wait_until
-from penstock.settings import Settings
-from penstock.sources.git import WorkTree
-from penstock.steps.context import RunInfo, StepResult
+from penstock.steps.context import StepResult
 
-HEAD = "version: 1\nsteps:\n"
 JUNIT = """<testsuite><testcase classname="t" name="good"/><testcase classname="t" name="bad"><failure/></testcase>
 </testsuite>"""
-
-
-def step(name: str, *commands: str, needs: str = "", more: str = "") -> str:
-    """A step.shell_exec in YAML; `more` is further fields, one per line."""
-    lines = [f"  - name: {name}", "    type: step.shell_exec", f"    needs: [{needs}]", "    commands:"]
-    lines += [f"      - {json.dumps(command)}" for command in commands]
-    return "\n".join([*lines, *(f"    {line}" for line in more.splitlines())]) + "\n"
-
-
-@attrs.frozen
-class Runner:
-    """Commits pipelines and runs them."""
-
-    repository: GitRepository
-    services: Services
-
-    def start(self, pipeline: str | None = None, only: set[str] | None = None, **files: str) -> RunSession:
-        if pipeline is not None:
-            self.repository.commit({"penstock.yaml": HEAD + pipeline, **files})
-        tree = WorkTree(self.repository.root)
-        commit = tree.snapshot()
-        graph = read_graph(tree.repository, commit)
-        info = RunInfo(new_run_id(), "shop", commit, tree.branch(), graph.hash, graph.structure_hash)
-        return RunSession.start(
-            self.services, info, graph, tree.repository, on_line=lambda _step, _line: None, only=only
-        )
-
-    def run(
-        self, pipeline: str | None = None, only: set[str] | None = None, **files: str
-    ) -> tuple[records.RunRecord, dict[str, records.StepRecord]]:
-        """The run and its steps, as recorded."""
-        session = self.start(pipeline, only, **files)
-        run_graph(session, CancelToken(), on_step=lambda _step, _result: None, only=only)
-        session.finish()
-        return self.recorded(session)
-
-    def recorded(self, session: RunSession) -> tuple[records.RunRecord, dict[str, records.StepRecord]]:
-        database = self.services.database
-        steps = {found.step: found for found in records.list_steps(database, session.info.id)}
-        return records.load_run(database, session.info.id), steps
-
-    def log(self, run: records.RunRecord, name: str) -> list[str]:
-        path = log_path(self.services.settings.home, run.info.id, name)
-        return [line.text for line in read_log(path)[0] if not line.own]
-
-
-@pytest.fixture
-def runner(settings: Settings, database: sa.Engine, make_repository: Callable[..., GitRepository]) -> Iterator[Runner]:
-    services = open_services(settings, database, platform_up=False)
-    yield Runner(make_repository(), services)
-    assert not list((settings.home / "workspaces").glob("*/*")), "a workspace was left behind"
 
 
 def test_what_a_step_puts_out_is_in_place_downstream(runner: Runner):

@@ -63,6 +63,7 @@ def context(settings: Settings, workspace: Path, log: RecordedLog, tmp_path: Pat
         find_published=lambda _key, _ref: None,
         upstream_artifacts=lambda _step: (),
         undecided=lambda _step: (),
+        holds=lambda _step, _condition: True,
         database=sa.create_engine("postgresql+psycopg://nobody@127.0.0.1:1/never-connected"),
         platform_up=False,
     )

@@ -11,7 +11,17 @@ import pytest
 from penstock.errors import Cancelled, NotFoundError, PlatformError
 from penstock.pipeline.cancel import CancelToken
 from penstock.scanners import environment_name, lock_file, open_scanner, scanner_names
-from penstock.scanners.tools import READY, Toolbox, base_python, find_uv, install_commands
+from penstock.scanners.tools import (
+    READY,
+    Tool,
+    Toolbox,
+    base_python,
+    find_tool,
+    find_uv,
+    install_commands,
+    locked,
+)
+from penstock.settings import load_settings
 
 BANDIT = open_scanner("bandit")
 
@@ -121,7 +131,7 @@ def test_commands_demand_hashes_and_name_no_index(uv: Path | None):
     assert not [word for word in words if "index" in word or "find-links" in word]
 
 
-@pytest.mark.parametrize("name", scanner_names())
+@pytest.mark.parametrize("name", [name for name in scanner_names() if name != "grype"])
 def test_lock_fixes_every_package_and_names_no_place(name: str):
     """A version and a hash for each, no options, no addresses."""
     lines = lock_file(name).read_text().splitlines()
@@ -130,6 +140,38 @@ def test_lock_fixes_every_package_and_names_no_place(name: str):
     assert all("==" in line and line.endswith("\\") for line in packages)
     assert all(line.strip().startswith("--hash=sha256:") for line in lines if line.startswith(" "))
     assert "://" not in lock_file(name).read_text()
+
+
+def test_tool_without_a_lock_is_taken_from_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Only its own file is shown to its sandbox, not the folder around it, which may be somebody's home."""
+    command = tmp_path / "home" / "grype"
+    command.parent.mkdir()
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "grype").symlink_to(command)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    tool = find_tool(load_settings({"PENSTOCK_HOME": str(tmp_path / "p")}), open_scanner("grype"))
+    assert tool == Tool(command.parent.resolve(), (command.resolve(),))
+
+
+def test_tool_that_is_nowhere_is_a_platform_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With the remedy."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PlatformError, match="put its command on the PATH"):
+        find_tool(load_settings({"PENSTOCK_HOME": str(tmp_path / "p")}), open_scanner("grype"))
+
+
+def test_lock_may_be_shared_but_not_while_one_is_alone(tmp_path: Path):
+    """Scans read a database side by side; whoever fetches it waits, and gives up when cancelled."""
+    lock = tmp_path / "database.lock"
+    with locked(lock, CancelToken(), shared=True), locked(lock, CancelToken(), shared=True):
+        token = CancelToken()
+        token.cancel("enough")
+        with pytest.raises(Cancelled, match="enough"), locked(lock, token):
+            pass
+    with locked(lock, CancelToken()):
+        pass
 
 
 def test_unknown_scanner_names_those_that_there_are():

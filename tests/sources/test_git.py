@@ -130,15 +130,15 @@ def test_commit_without_pipeline_is_one_line(make_repository: Make):
             read_graph(WorkTree(made.root).repository, made.git("rev-parse", "HEAD"))
 
 
-def test_ancestors(repository: GitRepository):
-    """A commit is its own; an unknown one is nobody's."""
+def test_changed_files_between_two_commits(repository: GitRepository):
+    """Added, changed and removed ones, by path; a commit that is not here makes the question unanswerable."""
     old = repository.git("rev-parse", "HEAD")
-    new = repository.commit({"b": "b"})
+    new = repository.commit({"b": "b", "src/ü.py": "1"})
     found = WorkTree(repository.root).repository
-    assert found.is_ancestor(old, new)
-    assert found.is_ancestor(old, old)
-    assert not found.is_ancestor(new, old)
-    assert not found.is_ancestor("1" * 40, new)
+    assert found.changed_files(old, new) == ("b", "src/ü.py")
+    assert found.changed_files(new, new) == ()
+    assert found.changed_files("1" * 40, new) is None
+    assert set(found.files(new)) >= {"b", "src/ü.py"}
 
 
 # Remotes

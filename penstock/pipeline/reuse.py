@@ -1,0 +1,120 @@
+"""A step whose result is known is not run again: the same image, commands, variables, inputs and platform."""
+
+import hashlib
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from penstock.pipeline import records
+from penstock.pipeline.patterns import matches
+from penstock.pipeline.plan import canonical_json
+from penstock.pipeline.spec import StepFields
+from penstock.sources.git import Repository
+from penstock.state.tables import results, steps, verdicts
+from penstock.steps.context import Artifact, RunInfo, StepContext, StepResult, Verdict
+
+_OF_NO_EFFECT = ("name", "type", "needs", "when", "timeout", "retry", "continue_on_error", "combination", "inputs")
+
+
+def inputs_of(config: StepFields) -> tuple[str, ...]:
+    """The patterns of the files that a step depends on; none when it has not said so."""
+    return tuple(getattr(config, "inputs", ()))
+
+
+def keep_inputs(workspace: Path, files: Mapping[str, str], patterns: Sequence[str]) -> None:
+    """Remove what is none of the inputs from a fresh checkout, so that a wrong list shows at once."""
+    for name in files:
+        if not matches(name, patterns):
+            (workspace / name).unlink(missing_ok=True)
+    folders = (path for path in workspace.rglob("*") if path.is_dir() and not path.is_symlink())
+    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def result_key(
+    config: StepFields, context: StepContext, repository: Repository, upstream: Sequence[Artifact]
+) -> str | None:
+    """
+    SHA-256 of all that the result depends on; None when it cannot be known.
+
+    A step that has not named its inputs, or has secrets, is run every time.
+    """
+    patterns = inputs_of(config)
+    if not patterns or config.secrets:
+        return None
+    files = repository.files(context.run.commit)
+    image = getattr(config, "image", None)
+    known = {
+        "type": config.type,
+        "does": {key: value for key, value in _values(config).items() if key not in _OF_NO_EFFECT},
+        "env": dict(context.defaults_env),
+        "files": sorted((name, mark) for name, mark in files.items() if matches(name, patterns)),
+        "artifacts": sorted((made.path, made.kind, made.digest) for made in upstream),
+        "engine": context.engine.name,
+        "platform": this_platform(),
+        "image": context.engine.image_digest(image) if image else None,
+    }
+    return hashlib.sha256(canonical_json(known)).hexdigest()
+
+
+def _values(config: StepFields) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+
+
+@cache
+def this_platform() -> str:
+    """What of this machine a result may depend on: its kind, its system, what is installed."""
+    release = Path("/etc/os-release")
+    installed = Path("/var/lib/dpkg/status")
+    parts = [platform.machine(), platform.release(), sys.version, release.read_text() if release.exists() else ""]
+    if installed.exists():
+        parts.append(hashlib.sha256(installed.read_bytes()).hexdigest())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def known_result(database: sa.Engine, context: StepContext, key: str) -> StepResult | None:
+    """The result that an earlier run of the project gave, if it is known and all of its artifacts are still there."""
+    wanted = (
+        sa.select(results.c.run_id, results.c.step, steps.c.produced)
+        .join(steps, sa.and_(steps.c.run_id == results.c.run_id, steps.c.step == results.c.step))
+        .where(results.c.project == context.run.project, results.c.key == key)
+    )
+    with database.connect() as connection:
+        row = connection.execute(wanted).first()
+        if row is None:
+            return None
+        given = sa.select(verdicts.c.evidence).where(verdicts.c.run_id == row.run_id, verdicts.c.step == row.step)
+        evidence = connection.execute(given).scalar()
+    artifacts = records.artifacts_of(database, [(row.run_id, row.step)])
+    if not all(context.store.has(made.digest) for made in artifacts):
+        return None
+    return StepResult(
+        "succeeded",
+        artifacts=artifacts,
+        outputs=row.produced.get("outputs", {}),
+        verdict=_verdict(evidence),
+        reused_from=row.run_id,
+        produced=row.produced.get("text", ""),
+    )
+
+
+def _verdict(evidence: Mapping[str, Any] | None) -> Verdict | None:
+    if not evidence or "tests" not in evidence:
+        return None
+    rest = {name: value for name, value in evidence.items() if name != "summary"}
+    return Verdict("tests", passed=True, summary=str(evidence["summary"]), evidence=rest)
+
+
+def keep_result(database: sa.Engine, info: RunInfo, step: str, key: str) -> None:
+    """Know a step's result by its key from now on; the newest counts."""
+    row = insert(results).values(project=info.project, key=key, run_id=info.id, step=step)
+    newer = row.on_conflict_do_update(index_elements=["project", "key"], set_={"run_id": info.id, "step": step})
+    with database.begin() as connection:
+        connection.execute(newer)
