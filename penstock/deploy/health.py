@@ -10,6 +10,7 @@ import msgspec
 
 from penstock.errors import InputError
 
+HANGS_UP_WITHIN_S = 0.25  # what stands before a port that nobody listens on takes a connection, and drops it at once
 FIRST_GAP_S, GAP_GROWTH = 0.02, 1.2  # quick services cost milliseconds, slow ones are asked at their interval
 HEAD_LIMIT_BYTES = 16_384
 EXCERPT_CHARACTERS = 200
@@ -21,13 +22,14 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
     """
     How an instance is asked.
 
-    path: for `http`, what is fetched; 200 to 399 is an answer that counts. `tcp` only connects.
+    path: for `http`, what is fetched; 200 to 399 is an answer that counts. `tcp` only connects. `docker` is the
+    image's own HEALTHCHECK, run by the engine.
     healthy_after, unhealthy_after: answers in a row.
     start_period_s: failures in it do not count; the first success ends the wait as ever.
     limit_s: an instance that is not healthy by then never will be.
     """
 
-    kind: Literal["http", "tcp"] = "http"
+    kind: Literal["http", "tcp", "docker"] = "http"
     path: str = "/"
     interval_s: float = 1.0
     timeout_s: float = 2.0
@@ -56,10 +58,17 @@ class ProbeResult:
     text: str
 
 
-def probe(check: HealthCheck, port: int, host: str = "127.0.0.1") -> ProbeResult:
-    """Ask once; takes at most `timeout_s`, whatever the other side does. Raises nothing: silence is a result."""
+def probe(check: HealthCheck, port: int, host: str = "127.0.0.1", *, proxied: bool = False) -> ProbeResult:
+    """
+    Ask once; takes at most `timeout_s`, whatever the other side does. Raises nothing: silence is a result.
+
+    proxied: whether something else, a container engine, takes connections for the instance: one that it drops at
+    once has reached nobody.
+    """
     asked = f"GET http://{host}:{port}{check.path}" if check.kind == "http" else f"connect to {host}:{port}"
     try:
+        if check.kind == "tcp" and proxied and _is_dropped(check, host, port):
+            return ProbeResult(False, f"{asked}: closed at once")
         answer = _ask(check, host, port)
     except TimeoutError:
         return ProbeResult(False, f"{asked}: no answer within {check.timeout_s:g} s")
@@ -79,6 +88,15 @@ def _ask(check: HealthCheck, host: str, port: int) -> bytes:
         head = f"GET {check.path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: penstock-health\r\n"
         connection.sendall(f"{head}Accept: */*\r\nConnection: close\r\n\r\n".encode())
         return _read_until(connection, deadline)
+
+
+def _is_dropped(check: HealthCheck, host: str, port: int) -> bool:
+    with socket.create_connection((host, port), timeout=check.timeout_s) as connection:
+        connection.settimeout(HANGS_UP_WITHIN_S)
+        try:
+            return not connection.recv(1)
+        except TimeoutError:
+            return False
 
 
 def _read_until(connection: socket.socket, deadline: float) -> bytes:

@@ -2,9 +2,9 @@
 The keeper: `python -m penstock.deploy.keeper` runs the instances that the table `instances` wants.
 
 One loop: read what is wanted, start, watch, stop, write down what is. It wakes at once for a
-notification from PostgreSQL, the end of a child, or a signal, and looks around every second anyway.
-While the database is away it goes on with what it knows. Its instances die with it, by `kill -9` too;
-the next keeper starts them again.
+notification from PostgreSQL, the end of a child, a signal, or a target that has news, and looks around every second
+anyway. While the database is away it goes on with what it knows. Processes die with it, by `kill -9`
+too, and the next keeper starts them again; containers outlive a `kill -9`, and the next keeper finds them.
 """
 
 import fcntl
@@ -14,27 +14,18 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 import msgspec
 import psycopg
 import sqlalchemy as sa
 
 from penstock.deploy.plan import Service, ServiceConfiguration
-from penstock.deploy.releases import CHANNEL, instance_log, release_folder
+from penstock.deploy.releases import CHANNEL, instance_log
 from penstock.deploy.routing import apply_routes
-from penstock.deploy.sandbox import Rooms, credentials_of, own_scripts, search_path, usable_bwrap
-from penstock.deploy.supervised import (
-    Assignment,
-    Host,
-    Report,
-    Supervised,
-    adopt_orphans,
-    kill,
-    marked,
-    reap_orphans,
-)
+from penstock.deploy.supervised import adopt_orphans, reap_orphans
+from penstock.deploy.targets import Assignment, Census, Kept, Report, Target, Wake, open_target
+from penstock.deploy.targets.process import ProcessTarget
 from penstock.errors import PenstockError, PlatformError
 from penstock.processes import wait_until
 from penstock.settings import Settings, create_home, load_settings
@@ -43,6 +34,7 @@ from penstock.state.tables import instances, releases
 
 POLL_S = 1.0
 LOCK_LIMIT_S = 3.0
+LAST_WAIT_S = 5.0  # beyond their grace, for instances that do not stop: those of a target that is away
 
 
 class Doorbell:
@@ -80,22 +72,35 @@ class Doorbell:
         self._connection = None
 
 
+class Targets:
+    """The targets that releases name, opened when one does: without a container, nobody needs an engine."""
+
+    def __init__(self, settings: Settings, wake: Wake) -> None:
+        self._settings, self._wake = settings, wake
+        self._open: dict[str, Target] = {}
+
+    def __getitem__(self, name: str) -> Target:
+        if name not in self._open:
+            self._open[name] = open_target(name, self._settings, self._wake)
+        return self._open[name]
+
+
 class Keeper:
     """The supervised instances of one PENSTOCK_HOME, by id, and what has been written down about them."""
 
-    def __init__(self, settings: Settings, engine: sa.Engine, host: Host) -> None:
-        self._settings, self._engine, self._host = settings, engine, host
-        self._running: dict[str, Supervised] = {}
+    def __init__(self, settings: Settings, engine: sa.Engine, targets: Targets) -> None:
+        self._settings, self._engine, self._targets = settings, engine, targets
+        self._running: dict[str, Kept] = {}
         self._written: dict[str, Report] = {}
         self._trouble = ""
+        self._longest_grace_s = 0.0
 
     def round(self, *, look: bool) -> None:
         """One turn. look: read the tables; otherwise only mind the children. A database that is away is waited for."""
         try:
             unwanted = self._read() if look else []
             self._step()
-            self._write()
-            if look:
+            if self._write() or look:
                 self._route()
             for instance in unwanted:
                 instance.stop(time.monotonic())
@@ -114,17 +119,28 @@ class Keeper:
         return max(0.0, min([POLL_S, *(due_s - time.monotonic() for due_s in dues)]))
 
     def clear_leftovers(self) -> None:
-        """Kill what a keeper that was killed has left: without bubblewrap, grandchildren outlive it."""
+        """Have each target that a release ever named remove what a keeper that was killed has left."""
+        column = releases.c.configuration["target"].astext
         with self._engine.begin() as connection:
-            known = set(connection.execute(sa.select(instances.c.id)).scalars())
-        for process in marked(known):
-            kill(process)
+            named = set(connection.execute(sa.select(sa.func.coalesce(column, "process")).distinct()).scalars())
+        for name in named:
+            self._targets[name].reap(self._census)
+
+    def _census(self) -> Census:
+        kept = set(
+            self._running
+        )  # first: what is wanted later may be kept by then, and is neither known nor wanted yet
+        with self._engine.begin() as connection:
+            rows = connection.execute(sa.select(instances.c.id, instances.c.desired)).all()
+        return Census({row.id for row in rows}, {row.id for row in rows if row.desired == "running"}, kept)
 
     def stop_all(self) -> None:
-        """Stop every instance, which stays wanted; returns when all are gone."""
+        """Stop every instance, which stays wanted; returns when all are gone, or those of a target that is away."""
+        self._step()
         for one in self._running.values():
             one.stop(time.monotonic())
-        while any(one.phase != "stopped" for one in self._running.values()):
+        deadline_s = time.monotonic() + self._longest_grace_s + LAST_WAIT_S
+        while any(one.phase != "stopped" for one in self._running.values()) and time.monotonic() < deadline_s:
             self._step()
             time.sleep(0.02)
         try:
@@ -138,7 +154,9 @@ class Keeper:
             wanted = {this.instance_id: this for this in _assignments(connection, self._settings)}
             _close_never_started(connection, [*wanted, *self._running])
         for instance_id in wanted.keys() - self._running.keys():
-            self._running[instance_id] = Supervised(wanted[instance_id], self._host)
+            configuration = wanted[instance_id].configuration
+            self._longest_grace_s = max(self._longest_grace_s, configuration.stop_grace_s)
+            self._running[instance_id] = self._targets[configuration.target].keep(wanted[instance_id])
         return [one for instance_id, one in self._running.items() if instance_id not in wanted]
 
     def _step(self) -> None:
@@ -147,14 +165,19 @@ class Keeper:
             one.step(time.monotonic(), {port for port in others if port is not None})
         reap_orphans({one.pid for one in self._running.values()})
 
-    def _write(self) -> None:
+    def _write(self) -> bool:
+        """Returns: whether an instance has moved to another port."""
         changed = {name: one.report for name, one in self._running.items() if self._written.get(name) != one.report}
         if not changed:
-            return
+            return False
         with self._engine.begin() as connection:
             for instance_id, report in changed.items():
                 _write_report(connection, instance_id, report)
+        moved = any(
+            report.port != before.port for name, report in changed.items() if (before := self._written.get(name))
+        )
         self._written.update(changed)
+        return moved
 
     def _route(self) -> None:
         try:
@@ -185,17 +208,14 @@ def _assignments(connection: sa.Connection, settings: Settings) -> Iterator[Assi
         .join(releases, releases.c.id == instances.c.release_id)
         .where(instances.c.desired == "running")
     )
-    hidden = (settings.home, *credentials_of(Path.home()))
     for row in connection.execute(query):
-        configuration = msgspec.convert(row.configuration, ServiceConfiguration)
-        data = settings.home / "data" / Service(row.project, row.environment, row.service).folder
         yield Assignment(
             instance_id=row[0],
-            argv=tuple(configuration.argv),
-            env=configuration.env,
-            rooms=Rooms(release_folder(settings, row.release_id), data, hidden),
+            release_id=row.release_id,
+            service=Service(row.project, row.environment, row.service),
+            digest=row.digest,
+            configuration=msgspec.convert(row.configuration, ServiceConfiguration),
             log=instance_log(settings, row[0]),
-            stop_grace_s=configuration.stop_grace_s,
             port=row.port,
             restarts=row.restarts,
         )
@@ -241,8 +261,8 @@ def only_keeper(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def wakeup() -> Iterator[tuple[int, list[signal.Signals]]]:
-    """A descriptor that becomes readable at any signal, and the list of those that ask this process to end."""
+def wakeup() -> Iterator[tuple[int, int, list[signal.Signals]]]:
+    """A descriptor that becomes readable at any signal, where to write for that, and the signals that ask to end."""
     asked: list[signal.Signals] = []
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     for sign in (signal.SIGTERM, signal.SIGINT):
@@ -250,7 +270,7 @@ def wakeup() -> Iterator[tuple[int, list[signal.Signals]]]:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
-        yield reading, asked
+        yield reading, writing, asked
     finally:
         signal.set_wakeup_fd(-1)
         os.close(reading)
@@ -261,15 +281,24 @@ def keep(settings: Settings) -> None:
     """Run instances until SIGTERM or SIGINT. Raises: PlatformError when there is a keeper already."""
     create_home(settings)
     adopt_orphans()
-    host = Host(bwrap=usable_bwrap(), path=search_path(os.environ, own_scripts()))
-    if host.bwrap is None:
-        print("keeper: bubblewrap is not usable here, services run without isolation", file=sys.stderr, flush=True)
-    with only_keeper(settings), wakeup() as (signalled, asked):
-        keeper, doorbell = Keeper(settings, create_engine(settings), host), Doorbell(settings)
+    with only_keeper(settings), wakeup() as (signalled, waking, asked):
+        targets = Targets(settings, lambda: _wake(waking))
+        _say_isolation(targets["process"])
+        keeper, doorbell = Keeper(settings, create_engine(settings), targets), Doorbell(settings)
         if _cleared(keeper, asked):
             _loop(keeper, doorbell, signalled, asked)
         keeper.stop_all()
         doorbell.close()
+
+
+def _say_isolation(target: Target) -> None:
+    if isinstance(target, ProcessTarget) and target.host.bwrap is None:
+        print("keeper: bubblewrap is not usable here, processes run without isolation", file=sys.stderr, flush=True)
+
+
+def _wake(descriptor: int) -> None:
+    with suppress(OSError):  # full, and so it is awake; or closed, and the keeper ends
+        os.write(descriptor, b"\0")
 
 
 def _cleared(keeper: Keeper, asked: list[signal.Signals]) -> bool:

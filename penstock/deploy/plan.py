@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 import attrs
@@ -10,9 +11,11 @@ import msgspec
 
 from penstock.deploy.health import HealthCheck, check_health
 from penstock.deploy.sandbox import RESERVED
+from penstock.engines import DEFAULT_PIDS
 from penstock.errors import InputError
 
 Source = Path | Callable[[Path], None]
+TargetName = Literal["process", "docker"]
 
 
 @attrs.frozen
@@ -32,25 +35,51 @@ class Service:
         return Path(*(quote(part, safe="") for part in (self.environment, self.project, self.name)))
 
 
+class ContainerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a container is, beyond what every service says.
+
+    image: as it was asked for. image_id: what that stood for when it was deployed, and what runs; `sha256:…`.
+    port: on which the service answers inside. volumes: `name:/path`, kept per service over releases.
+    memory_bytes, pids: at most. cpus: at most, may be a fraction; None for all. user: None for the image's own.
+    """
+
+    image: str
+    image_id: str
+    port: int
+    volumes: tuple[str, ...] = ()
+    memory_bytes: int = 1024**3
+    cpus: float | None = None
+    pids: int = DEFAULT_PIDS
+    read_only: bool = True
+    user: str | None = None
+    capabilities: tuple[str, ...] = ()
+
+
 class ServiceConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     """
     How a release runs; part of its immutable record.
 
-    command: words, or a line for /bin/sh. It must answer on $HOST:$PORT.
+    command: words, or a line for /bin/sh; None for an image's own. A process must answer on $HOST:$PORT.
+    secret_env: variable → name of a secret. Values are read when an instance starts, and stand in no record.
     drain_s: how long requests that the former release is answering may still take.
     stop_grace_s: between SIGTERM and SIGKILL.
+    container: for the target docker.
     """
 
-    command: tuple[str, ...] | str
+    command: tuple[str, ...] | str | None = None
     env: dict[str, str] = {}
+    secret_env: dict[str, str] = {}
     health: HealthCheck = HealthCheck()
     drain_s: float = 10.0
     stop_grace_s: float = 5.0
+    target: TargetName = "process"
+    container: ContainerSettings | None = None
 
     @property
     def argv(self) -> list[str]:
-        """The command as words."""
-        return ["/bin/sh", "-c", self.command] if isinstance(self.command, str) else list(self.command)
+        """The command as words; none for an image's own."""
+        return ["/bin/sh", "-c", self.command] if isinstance(self.command, str) else list(self.command or ())
 
 
 @attrs.frozen
@@ -58,8 +87,9 @@ class DeploymentPlan:
     """
     One deployment.
 
-    digest: of the artifact that `source` holds.
-    source: an unpacked folder, which is copied, or a callable that fills the empty folder it is given.
+    digest: of the artifact that `source` holds, or of the image.
+    source: an unpacked folder, which is copied, or a callable that fills the empty folder it is given; None for an
+    image, which holds its files itself.
     Raises: InputError when it cannot be carried out.
     """
 
@@ -68,14 +98,16 @@ class DeploymentPlan:
     digest: str
     graph_hash: str
     run_id: str
-    source: Source = attrs.field(repr=False)
+    source: Source | None = attrs.field(repr=False)
     configuration: ServiceConfiguration
 
     def __attrs_post_init__(self) -> None:
         for name in (self.service.project, self.service.environment, self.service.name):
             _check_name(name)
-        _check_command(self.configuration.command)
-        _check_env(self.configuration.env)
+        _check_target(self.configuration, self.source)
+        _check_env(self.configuration.env, "env")
+        _check_env(self.configuration.secret_env, "secret_env")
+        _check_overlap(self.configuration)
         check_health(self.configuration.health, where="health")
         for limit in ("drain_s", "stop_grace_s"):
             if not 0 <= getattr(self.configuration, limit) <= 3600:
@@ -87,15 +119,39 @@ def _check_name(name: str) -> None:
         raise InputError(f'"{name}" cannot name a project, environment or service', remedy="1 to 80 letters")
 
 
-def _check_command(command: tuple[str, ...] | str) -> None:
+def _check_target(configuration: ServiceConfiguration, source: Source | None) -> None:
+    if configuration.target == "docker":
+        _check_container(configuration.container)
+    elif configuration.container is not None or source is None:
+        raise InputError("a process needs files, and no container", where="target", remedy="write target: docker")
+    if configuration.target == "process" or configuration.command is not None:
+        _check_command(configuration.command)
+
+
+def _check_container(container: ContainerSettings | None) -> None:
+    if container is None or not container.image_id:
+        raise InputError("the target docker needs an image", where="image", remedy="name one that a step built")
+    if not 1 <= container.port <= 65535:
+        raise InputError(f"{container.port} is no port", where="port", remedy="give a number from 1 to 65535")
+
+
+def _check_command(command: tuple[str, ...] | str | None) -> None:
     words = (command,) if isinstance(command, str) else command
     if not words or not words[0].strip() or any("\0" in word for word in words):
         raise InputError("there is no command to run", where="command", remedy="say what starts the service")
 
 
-def _check_env(env: Mapping[str, str]) -> None:
+def _check_env(env: Mapping[str, str], where: str) -> None:
     for name, value in env.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in value:
-            raise InputError(f'"{name}" is no environment variable', where="env", remedy="use letters, digits and _")
+            raise InputError(f'"{name}" is no environment variable', where=where, remedy="use letters, digits and _")
         if name in RESERVED:
-            raise InputError(f"{name} is given by Penstock", where=f"env.{name}", remedy="read it, leave it out here")
+            raise InputError(
+                f"{name} is given by Penstock", where=f"{where}.{name}", remedy="read it, leave it out here"
+            )
+
+
+def _check_overlap(configuration: ServiceConfiguration) -> None:
+    for name in configuration.secret_env:
+        if name in configuration.env:
+            raise InputError(f"{name} stands in env too", where=f"secret_env.{name}", remedy="leave one of both out")

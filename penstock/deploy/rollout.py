@@ -1,22 +1,20 @@
 """
-A deployment: files placed, instance started and healthy, traffic switched, former instance drained and stopped.
+A deployment: release placed, instance started and healthy, traffic switched, former instance drained and stopped.
 
 Until the switch the former release serves, whatever happens to the new one. The switch is one
 transaction, made on the connection that holds the service's lock, after Caddy has taken the route.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import attrs
 import sqlalchemy as sa
 
 from penstock.deploy import caddy
 from penstock.deploy.draining import drain
-from penstock.deploy.health import HealthCount, gap_s, probe
+from penstock.deploy.health import HealthCount, ProbeResult, gap_s
 from penstock.deploy.locks import free_service, service_lock
 from penstock.deploy.output import tail
 from penstock.deploy.plan import DeploymentPlan, Service
@@ -30,7 +28,6 @@ from penstock.deploy.releases import (
     live_release,
     make_live,
     pending_releases,
-    release_folder,
     release_history,
     services_with_leftovers,
     stop_instances,
@@ -38,15 +35,15 @@ from penstock.deploy.releases import (
     want_instance,
 )
 from penstock.deploy.routing import apply_routes, apply_within, ensure_route, routing_lock
+from penstock.deploy.targets import Target, open_target
 from penstock.errors import Cancelled, PenstockError, PlatformError, StepFailure
 from penstock.pipeline.cancel import CancelToken
 from penstock.settings import Settings
 
-KEEPER_LIMIT_S = 10.0  # a keeper that was killed is back by then
 CADDY_LIMIT_S = 15.0
 DATABASE_LIMIT_S = 10.0
 LOG_LINES = 10
-KEPT_RELEASES = 5  # superseded ones whose files stay, so that there is a way back
+KEPT_RELEASES = 5  # superseded ones whose files or images stay, so that there is a way back
 INTERRUPTED = "the deployment was interrupted"
 
 
@@ -60,6 +57,7 @@ class Deployment:
     log: Callable[[str], None]
     token: CancelToken
     locked: sa.Connection
+    target: Target
 
 
 def deploy(
@@ -74,7 +72,8 @@ def deploy(
     the new instance is stopped, the release has failed, and the former one serves.
     """
     with _database_errors(), service_lock(engine, plan.service, log, token) as locked:
-        this = Deployment(plan, engine, settings, log, token, locked)
+        target = open_target(plan.configuration.target, settings)
+        this = Deployment(plan, engine, settings, log, token, locked, target)
         _clear(locked, plan.service, log, token)
         with locked.begin():
             former = live_release(locked, plan.service)
@@ -118,7 +117,7 @@ def _is_the_same(this: Deployment, former: Release) -> bool:
     plan = this.plan
     same = (former.commit, former.digest, former.configuration) == (plan.commit, plan.digest, plan.configuration)
     instance = _running_instance(this, former) if same else None
-    if instance is None or instance.port is None or not probe(plan.configuration.health, instance.port).good:
+    if instance is None or not this.target.probe(plan.configuration.health, instance).good:
         return False
     return apply_routes(this.engine, this.settings).caddy_answers
 
@@ -134,7 +133,7 @@ def _roll_out(this: Deployment, former: Release | None) -> Release:
         release = create_release(this.locked, this.plan, former.id if former else None)
     this.log(f"{release}: commit {release.commit[:12]}, digest {release.digest[:19]}")
     with _undone_on_error(this, release):
-        _place(this, release)
+        this.target.place(release, this.plan.source, this.token)
         with this.engine.begin() as connection:
             instance_id = want_instance(connection, release.id)
         _wait_until_healthy(this, release, instance_id)
@@ -174,38 +173,20 @@ def _undo(this: Deployment, release: Release, reason: str) -> None:
         except sa.exc.DBAPIError:
             time.sleep(0.2)
             continue
-        shutil.rmtree(release_folder(this.settings, release.id), ignore_errors=True)
+        this.target.forget([release.id])
         this.log(f"{release} failed: {reason}")
         return
     this.log(f"{release}: the database stays away; the release is marked as failed at the next start")
 
 
-def _place(this: Deployment, release: Release) -> None:
-    """The release's files, complete or not at all."""
-    folder = release_folder(this.settings, release.id)
-    unfinished = folder.with_name(f".{folder.name}.new")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(this.plan.source, Path):
-            shutil.copytree(this.plan.source, unfinished, symlinks=True)
-        else:
-            unfinished.mkdir()
-            this.plan.source(unfinished)
-        unfinished.rename(folder)
-    except OSError as error:
-        raise PlatformError(f"cannot place the release's files: {error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    this.token.raise_if_cancelled()
-
-
 def _wait_until_healthy(this: Deployment, release: Release, instance_id: str) -> None:
     started_s = time.monotonic()
-    port = _wait_for_port(this, release, instance_id)
-    this.log(f"instance {instance_id} runs on port {port}")
+    instance = _wait_for_port(this, release, instance_id)
+    this.log(f"instance {instance_id} runs on port {instance.port}")
+    port = instance.port
     count, asked, began_s = HealthCount(release.configuration.health), 0, time.monotonic()
     while count.verdict != "healthy":
-        result = probe(count.check, port)
+        result = this.target.probe(count.check, instance)
         age_s = time.monotonic() - began_s
         instance = _instance(this, release, instance_id)
         _fail_if_crashed(this, release, instance)
@@ -214,7 +195,7 @@ def _wait_until_healthy(this: Deployment, release: Release, instance_id: str) ->
             continue
         count = count.after(result, age_s)
         if count.verdict == "unhealthy" or time.monotonic() - started_s > count.check.limit_s:
-            raise _failure(this, release, instance, f"not healthy after {age_s:.1f} s, last answer {result.text}")
+            raise _unhealthy(this, release, instance, age_s, result)
         if count.verdict == "waiting":
             this.token.wait(gap_s(count.check, asked))
         this.token.raise_if_cancelled()
@@ -222,16 +203,26 @@ def _wait_until_healthy(this: Deployment, release: Release, instance_id: str) ->
     this.log(f"healthy after {time.monotonic() - started_s:.2f} s: {result.text}")
 
 
-def _wait_for_port(this: Deployment, release: Release, instance_id: str) -> int:
-    deadline_s = time.monotonic() + KEEPER_LIMIT_S
+def _unhealthy(
+    this: Deployment, release: Release, instance: Instance, age_s: float, result: ProbeResult
+) -> PenstockError:
+    if instance.state == "starting" and instance.reason:  # what should run it went away meanwhile
+        return PlatformError(instance.reason, where=str(release))
+    return _failure(this, release, instance, f"not healthy after {age_s:.1f} s, last answer {result.text}")
+
+
+def _wait_for_port(this: Deployment, release: Release, instance_id: str) -> Instance:
+    deadline_s = time.monotonic() + this.target.start_limit_s
+    instance = _instance(this, release, instance_id)
     while time.monotonic() < deadline_s:
         instance = _instance(this, release, instance_id)
         _fail_if_crashed(this, release, instance)
         if instance.state == "running" and instance.port is not None:
-            return instance.port
+            return instance
         this.token.wait(0.01)
         this.token.raise_if_cancelled()
-    raise PlatformError(f"the keeper has not started {release}", remedy="see that penstock's keeper runs")
+    why = f": {instance.reason}" if instance.reason else ""
+    raise PlatformError(f"the keeper has not started {release}{why}", remedy="see that penstock's keeper runs")
 
 
 def _fail_if_crashed(this: Deployment, release: Release, instance: Instance) -> None:
@@ -323,11 +314,13 @@ def _await_stopped(this: Deployment, release: Release) -> None:
 
 
 def _prune(this: Deployment) -> None:
-    """Remove the files of releases that nobody will go back to. Their rows stay."""
+    """Remove the files and images of releases that nobody will go back to. Their rows stay."""
     ended = [release for release in release_history(this.engine, this.plan.service) if release.ended_at]
     superseded = [release for release in ended if release.state == "superseded"]
-    for release in [*superseded[KEPT_RELEASES:], *(one for one in ended if one.state == "failed")]:
-        shutil.rmtree(release_folder(this.settings, release.id), ignore_errors=True)
+    over = [*superseded[KEPT_RELEASES:], *(one for one in ended if one.state == "failed")]
+    for name in {release.configuration.target for release in over}:
+        target = this.target if name == this.plan.configuration.target else open_target(name, this.settings)
+        target.forget([release.id for release in over if release.configuration.target == name])
 
 
 @contextmanager

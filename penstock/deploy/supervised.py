@@ -8,8 +8,6 @@ import subprocess
 import threading
 from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Literal
 
 import attrs
 import psutil
@@ -17,41 +15,15 @@ import psutil
 from penstock.deploy.caddy import is_free
 from penstock.deploy.output import BoundedLog, pump, tail
 from penstock.deploy.sandbox import MARK, Rooms, instance_environment, sandbox_argv
+from penstock.deploy.targets import REASON_LINES, STEADY_S, Assignment, Phase, Report, delay_s
+from penstock.errors import PenstockError
 from penstock.processes import signal_group, spawn
 
 # Below the range from which the kernel takes the ports of outgoing connections.
 PORTS = range(20_000, 32_000)
-FIRST_DELAY_S, LONGEST_DELAY_S, STEADY_S = 0.1, 30.0, 30.0
-REASON_LINES = 5
 PR_SET_CHILD_SUBREAPER = 36
 
-Phase = Literal["waiting", "running", "stopping", "stopped"]
-
-
-@attrs.frozen
-class Assignment:
-    """What the keeper is to run: one wanted row of `instances` with its release."""
-
-    instance_id: str
-    argv: tuple[str, ...]
-    env: Mapping[str, str] = attrs.field(repr=False)
-    rooms: Rooms
-    log: Path
-    stop_grace_s: float
-    port: int | None
-    restarts: int
-
-
-@attrs.frozen
-class Report:
-    """What the row is to say. state: starting, running, exited or stopped."""
-
-    state: str
-    pid: int | None
-    port: int | None
-    restarts: int
-    reason: str | None
-    started_at: datetime | None
+Secrets = Callable[[], Mapping[str, bytes]]
 
 
 @attrs.frozen
@@ -65,8 +37,8 @@ class Host:
 class Supervised:
     """A process that should run until `stop`. Time is handed in (monotonic seconds); `step` never blocks."""
 
-    def __init__(self, assignment: Assignment, host: Host) -> None:
-        self._assignment, self._host = assignment, host
+    def __init__(self, assignment: Assignment, rooms: Rooms, host: Host, secrets: Secrets) -> None:
+        self._assignment, self._rooms, self._host, self._secrets = assignment, rooms, host, secrets
         self._process: subprocess.Popen[bytes] | None = None
         self._output: threading.Thread | None = None
         self._family: list[psutil.Process] = []
@@ -74,7 +46,7 @@ class Supervised:
         self._started_s = 0.0
         self.due_s = 0.0  # of the next start, or of the kill
         self.phase: Phase = "waiting"
-        self.report = Report("starting", None, assignment.port, assignment.restarts, None, None)
+        self.report: Report = Report("starting", None, assignment.port, assignment.restarts, None, None)
 
     @property
     def pid(self) -> int | None:
@@ -96,7 +68,7 @@ class Supervised:
             self.phase = "stopped"
             self.report = attrs.evolve(self.report, state="stopped", pid=None)
         elif self.phase == "running":
-            self.phase, self.due_s = "stopping", now_s + self._assignment.stop_grace_s
+            self.phase, self.due_s = "stopping", now_s + self._assignment.configuration.stop_grace_s
             if not self._ask_to_end(self._process.pid):
                 self.due_s = now_s
 
@@ -105,7 +77,7 @@ class Supervised:
         try:
             port = free_port(self.report.port, taken)
             self._process = self._spawn(port)
-        except OSError as error:
+        except (OSError, ValueError, PenstockError) as error:  # ValueError: a secret that no variable can hold
             self._failed(now_s, f"cannot be started: {error}")
             return
         self.phase = "running"
@@ -113,12 +85,13 @@ class Supervised:
         self.report = attrs.evolve(self.report, state="running", pid=self._process.pid, port=port, started_at=now)
 
     def _spawn(self, port: int) -> "subprocess.Popen[bytes]":
-        this, rooms = self._assignment, self._assignment.rooms
+        this, rooms = self._assignment, self._rooms
         rooms.data.mkdir(parents=True, exist_ok=True)
-        argv = list(this.argv)
+        argv = this.configuration.argv
         if self._host.bwrap:
             argv = sandbox_argv(argv, rooms, bwrap=self._host.bwrap)
-        env = instance_environment(this.env, mark=this.instance_id, port=port, data=rooms.data, path=self._host.path)
+        given = {**this.configuration.env, **{name: os.fsdecode(value) for name, value in self._secrets().items()}}
+        env = instance_environment(given, mark=this.instance_id, port=port, data=rooms.data, path=self._host.path)
         output, self._output = pump(BoundedLog(this.log))
         try:
             return spawn(argv, output=output, env=env, cwd=rooms.release)
@@ -175,11 +148,6 @@ def free_port(preferred: int | None, taken: Container[int], pick: Callable[[], i
         if (port := pick()) not in taken and is_free(port):
             return port
     raise OSError("no free port for an instance")
-
-
-def delay_s(quick_ends: int) -> float:
-    """Seconds before the next start when it ended `quick_ends` times in a row without having run steadily."""
-    return min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** max(0, min(quick_ends - 1, 20)))
 
 
 def describe_end(code: int, last_lines: list[str]) -> str:

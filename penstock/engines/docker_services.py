@@ -81,6 +81,8 @@ class Services:
             self.server.client.api.start(made)
         except APIError as error:
             self.say_who_died()  # the first one's namespace is gone with it
+            if error.is_server_error() and "exec" not in str(error):
+                raise
             raise StepFailure(f"the service {sidecar.name} does not start: {error.explanation or error}") from error
         if len(self.ids) == 1:
             self.network = f"container:{made}"

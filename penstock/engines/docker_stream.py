@@ -25,11 +25,19 @@ class Stream:
 
     def read(self, take: Callable[[bytes], None]) -> None:
         """Until the container has closed its output, or somebody shut the stream."""
+        for chunk in self._chunks():
+            take(chunk)
+
+    def _chunks(self) -> Iterator[bytes]:
         from docker.utils.socket import frames_iter
 
-        with suppress(ConnectionError):  # the engine went away; whoever asks it next is told
-            for _, chunk in frames_iter(self.raw, tty=self.terminal):
-                take(chunk)
+        frames = frames_iter(self.raw, tty=self.terminal)
+        while True:
+            try:
+                _, chunk = next(frames)
+            except (StopIteration, ConnectionError):  # ended, or the engine went away: whoever asks it next is told
+                return
+            yield chunk
 
     def shut(self) -> None:
         """Let `read` end, also when the engine does not answer any more."""

@@ -83,6 +83,11 @@ def parse_image(text: str) -> ImageName:
     return ImageName(registry, repository, tag or (None if at else "latest"), digest or None)
 
 
+def auth_address(registry: str) -> str:
+    """Under which name Docker keeps and sends a registry's login."""
+    return "https://index.docker.io/v1/" if registry == DOCKER_HUB else registry
+
+
 def is_image_id(text: str) -> bool:
     """Whether `text` names an image by the hash that the engine gave it."""
     return _DIGEST.fullmatch(text) is not None

@@ -10,7 +10,7 @@ import attrs
 from penstock.engines.docker_server import Server
 from penstock.errors import PlatformError, StepFailure
 from penstock.images.logins import Account, Credentials
-from penstock.images.names import ImageName
+from penstock.images.names import ImageName, auth_address
 from penstock.images.registries import Registry, registry_http
 from penstock.images.stopping import Limit
 from penstock.images.talk import FULL_DISK, Call, Message, messages, told_plainly
@@ -18,7 +18,6 @@ from penstock.images.tokens import credentials_for
 
 PAUSES_S = (1.0, 4.0)  # between three attempts; the engine itself has tried each layer five times by then
 SAY_EVERY_S = 5.0
-_HUB_ADDRESS = "https://index.docker.io/v1/"
 _REFUSED = re.compile(
     r"unauthorized|no basic auth credentials|authentication required|access.*denied|denied:|forbidden|\b40[13]\b", re.I
 )
@@ -130,8 +129,8 @@ def _auth_header(target: ImageName, credentials: Credentials | None) -> str:
 
     if credentials is None:
         return str(encode_header({}).decode())  # an engine wants the header, be it empty
-    host = _HUB_ADDRESS if target.registry == "docker.io" else target.registry
-    login = {"username": credentials.username, "password": credentials.password, "serveraddress": host}
+    login = {"username": credentials.username, "password": credentials.password}
+    login["serveraddress"] = auth_address(target.registry)
     return str(encode_header(login).decode())
 
 

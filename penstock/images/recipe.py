@@ -12,6 +12,7 @@ import attrs
 from penstock.errors import StepFailure
 from penstock.folders import remove_tree
 from penstock.images.logins import Credentials
+from penstock.images.names import auth_address
 
 
 @attrs.frozen
@@ -53,7 +54,7 @@ class Recipe:
 
     def docker_config(self) -> bytes:
         """The logins as docker's config.json."""
-        auths = {registry: {"auth": _packed(login)} for registry, login in self.logins.items()}
+        auths = {auth_address(registry): {"auth": _packed(login)} for registry, login in self.logins.items()}
         return json.dumps({"auths": auths}).encode()
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 import attrs
 
 from penstock.engines import Engine, Job
-from penstock.errors import PlatformError, StepFailure
+from penstock.errors import PlatformError, StepTimeout
 from penstock.pipeline.cancel import CancelToken
 from penstock.scanners import DatabaseRequest, KeepsDatabase, ToolRun
 from penstock.scanners.tools import Tool, locked
@@ -63,7 +63,7 @@ class DatabaseKeeper:
         The folder of the scanner's database, which nobody changes in the block.
 
         update: whether to fetch it; otherwise it is taken as somebody put it there.
-        Raises: PlatformError when it cannot be had, StepFailure when that takes too long, Cancelled.
+        Raises: PlatformError when it cannot be had, StepTimeout when that takes too long, Cancelled.
         """
         folder = database_folder(self.settings, name, wanted)
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ class DatabaseKeeper:
         ended = self.engine.run(job, self.log.output, self.token)
         self.token.raise_if_cancelled()
         if ended.state == "timed_out":
-            raise StepFailure(
+            raise StepTimeout(
                 f"fetching {name}'s database took longer than the limit of {self.timeout_s:.0f} s",
                 where=self.step,
                 remedy="give it more `timeout`, or name a mirror that is nearer in `database`",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Target = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 Platform = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$", max_length=60)]
 
+RegistryHost = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?$", max_length=255)]
+
 
 class Config(StepFields):
     """What to build, and what to call it."""
@@ -42,7 +44,7 @@ class Config(StepFields):
     platforms: tuple[Platform, ...] = Field(
         (), max_length=10, description="Such as linux/arm64, where the engine can; default: the engine's own."
     )
-    registries: dict[str, Login] = Field({}, description="Registry → login, for base images and caches.")
+    registries: dict[RegistryHost, Login] = Field({}, description="Registry → login, for base images and caches.")
     network: bool = Field(False, description="Whether RUN may reach the network. Base images are fetched either way.")
     pull: bool = Field(False, description="Whether to ask for newer base images.")
 

@@ -51,6 +51,8 @@ class PackageScanFields(ScanFields):
         able = package_scanner(self.scanner).looks_for
         if unable := [word for word in self.look_for if word not in able]:
             raise ValueError(f"{self.scanner} does not look for {unable[0]}; use trivy")
+        if self.scanner != "trivy" and (self.database.java or self.database.java_mirror):
+            raise ValueError(f"{self.scanner} needs no index of Java archives; remove `java` from `database`")
         return self
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from penstock.errors import StepFailure
+from penstock.errors import PlatformError, StepFailure
 from penstock.images.names import ImageText, is_image_id
 from penstock.pipeline.spec import ArtifactKey, SecretName
 from penstock.scanners import ImageInput, ScanRequest, scanner_names
@@ -23,6 +23,8 @@ from penstock.steps.package_scanning import (
 from penstock.steps.scanning import Scan, run_scan, scan_folder, tool_files
 
 if TYPE_CHECKING:
+    from penstock.images.stopping import Limit
+
     ImageScanner = str
 else:
     ImageScanner = Literal[scanner_names("image")]
@@ -107,7 +109,7 @@ def _image(config: Config, context: StepContext, folder: Path) -> ImageInput:
     # The name is part of each finding's identity: without tag, and the same for every build.
     archive = folder / f"{_short_name(image, config.name)}.tar"
     context.log.line(f"reading {image} from the Docker engine")
-    _save(context, image, archive)
+    _save(config, context, image, archive)
     return ImageInput("docker-archive", archive.name)
 
 
@@ -118,11 +120,14 @@ def _short_name(image: str, step: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", last)
 
 
-def _save(context: StepContext, image: str, archive: Path) -> None:
+def _save(config: Config, context: StepContext, image: str, archive: Path) -> None:
+    """What `docker save` writes, as it comes."""
     from docker.errors import ImageNotFound
 
     from penstock.engines.docker_client import engine_errors, open_docker
+    from penstock.images.stopping import Limit
 
+    limit = Limit(float(config.timeout), context.token)
     client = open_docker(context.settings)
     try:
         with engine_errors(client.api.base_url):
@@ -133,16 +138,19 @@ def _save(context: StepContext, image: str, archive: Path) -> None:
                     f"there is no image {image} on the engine",
                     remedy="build it in a step that this one needs, or write `source: registry`",
                 ) from error
-            _write(client.api.get_image(image, chunk_size=_CHUNK), archive, context)
+            _write(client.api.get_image(image, chunk_size=_CHUNK), archive, limit)
     finally:
         client.close()
 
 
-def _write(chunks: Iterable[bytes], archive: Path, context: StepContext) -> None:
-    with archive.open("wb") as file:
+def _write(chunks: Iterable[bytes], archive: Path, limit: "Limit") -> None:
+    with archive.open("wb", buffering=0) as file:
         for chunk in chunks:
-            context.token.raise_if_cancelled()
-            file.write(chunk)
+            limit.check()
+            try:
+                file.write(chunk)
+            except OSError as error:
+                raise PlatformError(f"cannot keep the image to scan it: {error.strerror}") from error
 
 
 def _from_artifact(config: Config, context: StepContext, folder: Path, key: str) -> ImageInput:

@@ -21,8 +21,8 @@ from penstock.steps.context import RunInfo
 
 
 @contextmanager
-def serving(settings: Settings, limits: Limits) -> Iterator[str]:
-    """The API on a free port. Yields: its address."""
+def serving(settings: Settings, limits: Limits) -> Iterator[tuple[str, uvicorn.Server]]:
+    """The API on a free port. Yields: its address, and the server."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         create_app(settings, limits), log_level="warning", access_log=False, timeout_graceful_shutdown=5
@@ -31,7 +31,7 @@ def serving(settings: Settings, limits: Limits) -> Iterator[str]:
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", server
     finally:
         server.should_exit = True
         thread.join()
@@ -45,18 +45,24 @@ def limits() -> Limits:
 
 
 @pytest.fixture
-def address(settings: Settings, database: sa.Engine, limits: Limits) -> Iterator[str]:
-    """Where the API answers; it knows this machine's token. Dagster is away, unless the settings name one."""
+def served(settings: Settings, database: sa.Engine, limits: Limits) -> Iterator[tuple[str, uvicorn.Server]]:
+    """The API, which knows this machine's token. Dagster is away, unless the settings name one."""
     ensure_local_token(database, settings)
-    with serving(settings, limits) as url:
-        yield url
+    with serving(settings, limits) as found:
+        yield found
 
 
 @pytest.fixture
-def api(settings: Settings, address: str) -> Iterator[httpx.Client]:
+def server(served: tuple[str, uvicorn.Server]) -> uvicorn.Server:
+    """What serves it."""
+    return served[1]
+
+
+@pytest.fixture
+def api(settings: Settings, served: tuple[str, uvicorn.Server]) -> Iterator[httpx.Client]:
     """A client with this machine's token."""
     headers = {"Authorization": f"Bearer {token_file(settings).read_text()}"}
-    with httpx.Client(base_url=address, headers=headers, timeout=60, trust_env=False) as client:
+    with httpx.Client(base_url=served[0], headers=headers, timeout=60, trust_env=False) as client:
         yield client
 
 

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from penstock.deploy.caddy import is_free
-from penstock.deploy.supervised import delay_s, describe_end, free_port, marked
+from penstock.deploy.supervised import describe_end, free_port, marked
+from penstock.deploy.targets import delay_s
 
 
 def test_delays_double_up_to_half_a_minute():

@@ -10,8 +10,8 @@ import attrs
 import docker
 import pytest
 import sqlalchemy as sa
-from containers import BUSYBOX, DockerEngine, PodmanService
-from image_steps import COMMIT, Bench
+from containers import BUSYBOX, DockerEngine, PodmanService, running_registry
+from image_steps import COMMIT, PASSWORD, Bench
 from real_parts import short_folder
 
 from penstock.artifacts import open_store
@@ -40,6 +40,15 @@ def podman(docker_engine: DockerEngine) -> Iterator[PodmanService]:
     finally:
         service.remove()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def locked_registry() -> Iterator[str]:
+    """A registry that wants a login."""
+    folder = short_folder()
+    with running_registry(folder, user="ada", password=PASSWORD) as address:
+        yield address
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from penstock.steps.context import StepContext, StepResult
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LIMIT_S = 60.0
+PASSWORD = "p4ss w0rd/with+all"  # of the user ada at the locked registry
 
 
 @attrs.define

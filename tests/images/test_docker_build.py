@@ -9,7 +9,7 @@ import docker
 import psutil
 import pytest
 from containers import BUSYBOX
-from image_steps import COMMIT, LIMIT_S, Bench, saved_bytes
+from image_steps import COMMIT, LIMIT_S, PASSWORD, Bench, saved_bytes
 from pydantic import ValidationError
 
 from penstock.errors import Cancelled, InputError, PlatformError, StepFailure, StepTimeout
@@ -162,6 +162,23 @@ def test_layers_of_an_earlier_image_are_used_again(make_bench: MakeBench, client
     client.api.prune_builds()
     bench.run("docker_build", tags=["second"], cache_from=[name])
     assert client.containers.run("second", ["cat", "/once"], remove=True) == once
+
+
+def test_base_image_of_a_private_registry_is_fetched_with_its_login(
+    make_bench: MakeBench, client: docker.DockerClient, locked_registry: str
+):
+    """The login is in no file and not in the log; without it the build fails."""
+    base = f"{locked_registry}/base:1"
+    files = {"Dockerfile": f"FROM {base}\nRUN echo built\n"}
+    bench = make_bench(files, secrets={"password": PASSWORD})
+    login = {"username": "ada", "password_secret": "password"}
+    bench.run("docker_push", image=BUSYBOX, to=base, secrets=["password"], **login)
+    client.images.remove(base)
+    with pytest.raises(StepFailure, match="(?:401|denied|authorization|no basic auth)"):
+        bench.run("docker_build", tags=["private"])
+    bench.run("docker_build", tags=["private"], secrets=["password"], registries={locked_registry: login})
+    assert client.images.get("private")
+    assert PASSWORD not in bench.log()
 
 
 def test_missing_dockerfile_is_said_in_one_line(make_bench: MakeBench):

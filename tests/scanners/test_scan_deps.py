@@ -1,6 +1,7 @@
 """The step that looks up dependencies: the real Trivy with a database of the tests' own, the real pip-audit."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 from trivy_database import write_database
 
-from penstock.errors import PlatformError, StepFailure
+from penstock.errors import PlatformError, StepFailure, StepTimeout
 from penstock.findings import read_report
 from penstock.steps.context import StepContext
 from penstock.steps.scan_deps import Config, run
@@ -162,6 +163,17 @@ def test_scan_without_a_database_is_no_clean_scan(context: StepContext, write: W
     assert said.startswith("deps: trivy has no database of vulnerabilities: ")
     assert NOBODY_LISTENS in said
     assert said.endswith("name a mirror in `database`")
+
+
+def test_database_that_takes_too_long_is_timed_out(context: StepContext, write: Write):
+    """A server that takes the connection and never answers: the step's limit ends it."""
+    write("requirements.txt", VULNERABLE)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        mirror = f"127.0.0.1:{silent.getsockname()[1]}/trivy-db:2"
+        with pytest.raises(StepTimeout, match="longer than the limit of 2 s"):
+            run(config(database={"mirror": mirror}, timeout=2), context)
 
 
 def test_database_that_nobody_put_there_is_no_clean_scan(context: StepContext, write: Write):
@@ -351,6 +363,7 @@ def test_path_that_is_not_there_fails_before_the_scan(context: StepContext):
         {"scanner": "grype", "look_for": ["secrets"]},
         {"scanner": "pip-audit", "look_for": ["vulnerabilities", "misconfiguration"]},
         {"database": {"mirror": "--offline"}},
+        {"scanner": "grype", "database": {"java": True}},
         {"database": {"mirror": "a b"}},
         {"database": {"url": "registry.example/db"}},
     ],
