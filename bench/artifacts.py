@@ -1,7 +1,7 @@
 """
 What does the artifact store cost beside `cp` + `sha256sum`, and beside `rclone copy`?
 
-    python bench/artifacts.py [--gib 2] [--rounds 3] [--folder DIR] [--skip-s3]
+    python bench/artifacts.py [--gib 2] [--s3-gib 0.25] [--rounds 3] [--folder DIR] [--skip-s3]
 
 A file of random bytes goes into a local store and out of it again, as the store does it for a step: hashed, verified,
 flushed to the disk on the way in. The peers do the same by hand, once for each direction: `cp` and then `sha256sum` of
@@ -52,6 +52,7 @@ def main() -> int:
         _make(folder / "source", int(options.gib * GIB))
         good = local(folder, options.rounds)
         if not options.skip_s3:
+            _make(folder / "source", int(options.s3_gib * GIB))
             s3(folder, options.rounds)
         return 0 if good else 1
     finally:
@@ -112,6 +113,7 @@ _HASH = "import hashlib, sys; print(hashlib.file_digest(open(sys.argv[1], 'rb'),
 def _options() -> argparse.Namespace:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--gib", type=float, default=2.0, help="size of the file; the goal is set for 10")
+    words.add_argument("--s3-gib", type=float, default=0.25, help="size of the file for the bucket")
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--folder", help="where to work; default: the system's temporary folder")
     words.add_argument("--skip-s3", action="store_true")

@@ -15,6 +15,7 @@ from penstock.api.access import authorised
 from penstock.api.bodies import BodyLimit
 from penstock.api.limits import Limits
 from penstock.api.problems import Problem, add_handlers, problems
+from penstock.api.queries import only_known
 from penstock.api.uploads import upload_threads
 from penstock.artifacts import open_store
 from penstock.events.dispatcher import Dispatcher
@@ -55,7 +56,7 @@ def create_app(settings: Settings, limits: Limits | None = None) -> FastAPI:
     )
     _open(app, settings, limits or Limits())
     for module in _ROUTERS:
-        needs, told = [Depends(authorised)], problems(401, 422, 503)
+        needs, told = [Depends(authorised), Depends(only_known)], problems(401, 422, 503)
         app.include_router(module.router, prefix=PREFIX, dependencies=needs, responses=told)
     app.get(f"{PREFIX}/health", tags=["health"], responses=problems(503))(health)
     app.add_middleware(BodyLimit, limit_bytes=app.state.limits.body_bytes)

@@ -96,7 +96,9 @@ def _work(attempt: Attempt, context: StepContext) -> StepResult:
     upstream = [made for made in session.upstream_artifacts(written.name) if not made.published]
     for artifact in upstream:
         place_artifact(context, artifact)
-    config = worked_out(written, session.facts(written.name), {"hash_files": partial(_hash_files, attempt.workspace)})
+    config = worked_out(
+        written, partial(session.facts, written.name), {"hash_files": partial(_hash_files, attempt.workspace)}
+    )
     key = result_key(config, context, session.repository, upstream)
     if key and (known := known_result(context.database, context, key)):
         context.log.line(f"not run again: run {known.reused_from} gave this result for the same inputs")

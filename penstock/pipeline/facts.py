@@ -102,15 +102,17 @@ def _unmet(condition: When, values: Mapping[str, Any], changed: Callable[[], Seq
     return ""
 
 
-def worked_out(config: StepFields, values: Mapping[str, Any], functions: Functions) -> StepFields:
+def worked_out(config: StepFields, facts: Callable[[], Mapping[str, Any]], functions: Functions) -> StepFields:
     """
     The step with its expressions worked out. What a shell reads gets them as variables, never as text.
 
+    facts: asked only if there is an expression.
     Raises: StepFailure when one cannot be, or gives what cannot stand there.
     """
     written = config.model_dump(mode="json", exclude_unset=True, by_alias=True)
     if not any(expressions_in(text) for text in _texts(written)):
         return config
+    values = facts()
     place, found = itertools.count(1), dict[str, str]()
     shell = config.shell if isinstance(config, ContainedFields) else frozenset()
     filled: dict[str, Any] = {}

@@ -184,6 +184,8 @@ class RunSession:
 
     def unmet(self, config: StepFields) -> str:
         """Why the step is not needed; empty when it is. Raises: InputError for a condition that has no answer."""
+        if not config.when:
+            return ""
         before = self.info.before
         return why_not(
             config.when,

@@ -33,6 +33,7 @@ _LONGEST = 1000
 _UNREACHABLE = re.compile(
     r"ConnectionError|ConnectTimeout|ReadTimeout|ServiceError|HTTPError|Could not connect|Tip: your"
 )
+_NO_INDEX = re.compile(r"Failed to upgrade `pip`|after connection broken by")
 _HOST = re.compile(r"host='([^']+)'")
 _REPOSITORY = re.compile(
     r"ERROR:pip_audit\S*?:(?P<said>requirement file .+|.*invalid TOML.+|.*missing (?:lock-version|packages).+"
@@ -144,9 +145,12 @@ def _refused(audit: _Audit) -> Refused | None:
 
 
 def _failed(audit: _Audit) -> Refused:
-    if mistake := _REPOSITORY.search(audit.said):
-        said = " ".join((mistake["said"] or mistake["pip"]).split())[:300]
-        return Refused(f"pip-audit cannot read {audit.manifest}: {said}", fault="repository")
+    """Who could not be reached comes first: pip then says that there is no such package, too."""
+    if _NO_INDEX.search(audit.said):
+        return Refused(
+            f"pip-audit cannot find out what {audit.manifest} would install: pip reaches no package index; "
+            "let this machine reach one, or commit a requirements file with hashes or a pylock.toml"
+        )
     if _UNREACHABLE.search(audit.said):
         host = _HOST.search(audit.said)
         where = f" at {host[1]}" if host else ""
@@ -154,6 +158,9 @@ def _failed(audit: _Audit) -> Refused:
             f"pip-audit cannot reach the service that knows the vulnerabilities{where}; "
             "let this machine reach it, or name a mirror in `database`"
         )
+    if mistake := _REPOSITORY.search(audit.said):
+        said = " ".join((mistake["said"] or mistake["pip"]).split())[:300]
+        return Refused(f"pip-audit cannot read {audit.manifest}: {said}", fault="repository")
     return Refused(f"pip-audit exited with {audit.code} for {audit.manifest}: {last_line(audit.said) or 'no word'}")
 
 

@@ -31,6 +31,10 @@ from penstock.scanners.manifests import LOCK_FILES
 _WORDS: dict[Weakness, str] = {"vulnerabilities": "vuln", "secrets": "secret", "misconfiguration": "misconfig"}
 _PACKAGES = frozenset(("os-pkgs", "lang-pkgs"))
 _FATAL = re.compile(r"FATAL\s+(?:Fatal error\s+)?(.*)", re.DOTALL)
+_WRAPPING = re.compile(  # each layer of Trivy puts words before the reason
+    r"(?:run|init|DB|OCI artifact|OCI repository|\w+ scan|scan) error: |failed to download (?:vulnerability|Java) DB: "
+    r"|\d+ errors? occurred: \* "
+)
 _ABOUT = re.compile(r"^Package: (\S+)\nInstalled Version: (\S*)\n", re.MULTILINE)
 # No configuration of the repository's, no call home; the job has a time limit of its own.
 _OWN_CONFIG = ("--config", "/dev/null")
@@ -164,7 +168,7 @@ def _from(option: str, mirror: str | None) -> list[str]:
 
 def _said(run: ToolRun) -> str:
     fatal = _FATAL.search(run.output)
-    text = " ".join(fatal[1].split())[:300] if fatal else last_line(run.output)
+    text = _WRAPPING.sub("", " ".join(fatal[1].split()))[:300] if fatal else last_line(run.output)
     return text or "it said nothing"
 
 

@@ -212,3 +212,47 @@ def test_metadata_tells_verdict_artifacts_outputs_and_cost() -> None:
         "output/release": "4",
         "cpu_s": 0.5,
     }
+
+
+@pytest.mark.parametrize("branch", ["main", "feature"])
+def test_step_that_is_not_needed_lets_the_rest_go_on(shop: Shop, branch: str) -> None:
+    """Dagster would skip what comes after an asset that yields nothing; its check is not failed either."""
+    if branch == "feature":
+        shop.run(step("other", "true"))
+    result = shop.run(
+        step("test", "true", reports={"junit": "junit.xml"}, when={"tag": "v*"}),
+        step("ship", "true", needs=["test"]),
+        branch=branch,
+    )
+    assert result.success
+    found = materialised(result)
+    assert (found["test"]["state"], found["ship"]["state"]) == ("skipped", "succeeded")
+    assert checks(result)["test"][0]
+
+
+@pytest.mark.parametrize("branch", ["main", "feature"])
+def test_failure_that_is_allowed_is_seen_and_stops_nothing(shop: Shop, branch: str) -> None:
+    """The check has failed, as a warning, which Dagster does not block on."""
+    if branch == "feature":
+        shop.run(step("other", "true"))
+    result = shop.run(
+        step("test", "exit 1", reports={"junit": "junit.xml"}, continue_on_error=True),
+        step("ship", "true", needs=["test"]),
+        files={"junit.xml": JUNIT.format('<failure message="no"/>')},
+        branch=branch,
+    )
+    assert result.success
+    assert materialised(result)["ship"]["state"] == "succeeded"
+    assert not checks(result)["test"][0]
+    records.finish_run(shop.database, result.run_id)
+    assert records.load_run(shop.database, result.run_id).state == "succeeded"
+
+
+def test_gate_that_waits_ends_the_run(shop: Shop) -> None:
+    """Nothing after it begins, and no process waits for the person."""
+    gate = {"name": "release", "type": "step.gate", "approval": {}, "needs": ["build"]}
+    result = shop.run(step("build", "true"), gate, step("ship", "true", needs=["release"]))
+    assert not result.success
+    assert set(materialised(result)) == {"build"}
+    records.finish_run(shop.database, result.run_id)
+    assert records.load_run(shop.database, result.run_id).state == "waiting"

@@ -131,8 +131,16 @@ def test_out_of_memory_is_its_own_state(bench: Bench):
 
 def test_memory_of_all_processes_counts_together(bench: Bench):
     """Four of 60 MiB are more than 150 MiB."""
-    one = f"{PYTHON} 'import time; x = b\"x\" * {60 * MIB}; time.sleep(5)'"
-    ended = bench.run(f"for i in 1 2 3 4; do {one} & done; wait; exit 9", memory_bytes=150 * MIB)
+    script = f"""
+    {PYTHON} 'import os, time
+    for _ in range(4):
+        if not os.fork():
+            x = b"x" * {60 * MIB}
+            time.sleep(60)
+    os.wait()
+    os._exit(9)'
+    """
+    ended = bench.run(script, memory_bytes=150 * MIB)
     assert ended.state == "out_of_memory"
 
 
@@ -527,8 +535,9 @@ def test_port_of_the_host_is_not_taken_for_the_service(bench: Bench, isolation: 
 
 def test_failed_job_says_which_service_had_ended(bench: Bench):
     """The cause is often there."""
-    services = (Sidecar("db", argv=("/bin/sh", "-c", "sleep 0.3; echo out of room; exit 4")),)
-    said = bench.says("sleep 1.5; echo no connection; exit 1", services=services)
+    services = (Sidecar("db", argv=("/bin/sh", "-c", "echo out of room; touch gone; exit 4")),)
+    script = "while [ ! -e gone ]; do sleep 0.1; done; sleep 1; echo no connection; exit 1"
+    said = bench.says(script, services=services, timeout_s=60)
     assert said.endswith('service "db" had ended, exit code 4: out of room')
 
 

@@ -174,7 +174,7 @@ def test_base_image_of_a_private_registry_is_fetched_with_its_login(
     login = {"username": "ada", "password_secret": "password"}
     bench.run("docker_push", image=BUSYBOX, to=base, secrets=["password"], **login)
     client.images.remove(base)
-    with pytest.raises(StepFailure, match="(?:401|denied|authorization|no basic auth)"):
+    with pytest.raises(StepFailure, match=r"(?:401|denied|authorization|no basic auth)"):
         bench.run("docker_build", tags=["private"])
     bench.run("docker_build", tags=["private"], secrets=["password"], registries={locked_registry: login})
     assert client.images.get("private")

@@ -301,15 +301,20 @@ def test_engine_that_is_away_is_said_in_one_line(make_bench: MakeBench, docker_s
 
 def test_engine_that_dies_under_a_container_is_not_the_users_fault(bench: Bench, docker_engine: DockerEngine):
     """The step is infra_error; the engine's return finds nothing of it once the run is closed."""
-    thread = threading.Thread(
-        target=lambda: (wait_until(lambda: "begun" in bench.log(), limit_s=LIMIT_S), docker_engine.kill())
-    )
+    ended = threading.Event()
+
+    def kill() -> None:
+        wait_until(lambda: ended.is_set() or "begun" in bench.log(), limit_s=LIMIT_S)
+        docker_engine.kill()
+
+    thread = threading.Thread(target=kill)
     thread.start()
     try:
         with pytest.raises(PlatformError):
             bench.run("docker_run", **shell("echo begun; sleep 600"))
-        thread.join()
     finally:
+        ended.set()
+        thread.join()  # an engine that is not dead yet must not be started a second time
         docker_engine.start()
     remove_of_run(bench.context.settings, bench.context.run.id)
     assert left(bench) == []

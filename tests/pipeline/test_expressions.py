@@ -101,7 +101,7 @@ def test_value_is_never_read_as_shell(branch: str):
     """A branch may be called `$(rm -rf ~)`: in commands it is a variable, whatever it holds."""
     step = graph_of(shell("build", 'echo "${{ branch }}" ${{ short_commit }}')).step("build")
     info = RunInfo("r", "shop", "a" * 40, f"refs/heads/{branch}", "g", "s")
-    done = worked_out(step, facts_of(info, {}, {}), {})
+    done = worked_out(step, lambda: facts_of(info, {}, {}), {})
     assert done.commands == ('echo "${CI_VALUE_1}" ${CI_VALUE_2}',)
     assert done.env == {"CI_VALUE_1": branch, "CI_VALUE_2": "a" * 12}
 
@@ -110,9 +110,9 @@ def test_what_an_expression_gives_is_checked_like_what_is_written():
     """A path that leaves the workspace stays refused."""
     out = [{"key": "app", "path": "${{ env.WHERE }}"}]
     step = graph_of(shell("build", artifacts_out=out)).step("build")
-    assert worked_out(step, facts_of(RUN, {"WHERE": "dist"}, {}), {}).artifacts_out[0].path == "dist"
+    assert worked_out(step, lambda: facts_of(RUN, {"WHERE": "dist"}, {}), {}).artifacts_out[0].path == "dist"
     with pytest.raises(StepFailure, match="leaves the workspace"):
-        worked_out(step, facts_of(RUN, {"WHERE": "../.."}, {}), {})
+        worked_out(step, lambda: facts_of(RUN, {"WHERE": "../.."}, {}), {})
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,16 @@ from pathlib import Path
 
 import attrs
 import pytest
+from package_index import running_index
 from pydantic import ValidationError
 from trivy_database import write_database
 
+from penstock.engines import open_engine
+from penstock.engines.process import bubblewrap
 from penstock.errors import PlatformError, StepFailure, StepTimeout
 from penstock.findings import read_report
+from penstock.scanners import open_scanner
+from penstock.scanners.tools import find_tool
 from penstock.steps.context import StepContext
 from penstock.steps.scan_deps import Config, run
 
@@ -224,7 +229,7 @@ class Advisories(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        body = json.dumps({"vulns": [ADVISORY]} if asked["package"]["name"] == "django" else {}).encode()
+        body = json.dumps({"vulns": [ADVISORY]} if asked["package"]["name"] in KNOWN else {}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -234,6 +239,8 @@ class Advisories(BaseHTTPRequestHandler):
         del format, args
 
 
+OWN = "penstock-tests-own-package"  # no index of the machine's has it
+KNOWN = ("django", OWN)
 ADVISORY = {
     "id": "PYSEC-2019-13",
     "aliases": ["CVE-2019-14234", "GHSA-6r97-cj55-9hrq"],
@@ -293,13 +300,31 @@ def test_pip_audit_without_findings_passes(osv: str, context: StepContext, write
     assert result.verdict.evidence["packages"] == 1
 
 
-def test_pip_audit_finds_what_would_be_installed(osv: str, context: StepContext, write: Write):
-    """A project that names no versions: pip resolves them."""
-    write("pyproject.toml", '[project]\nname = "shop"\nversion = "1"\ndependencies = ["six"]\n')
-    result = run(python(osv), context)
-    assert result.state == "succeeded", result.reason
-    assert result.verdict is not None
-    assert result.verdict.evidence["packages"] >= 1
+def test_pip_audit_finds_what_would_be_installed(
+    osv: str, context: StepContext, write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """A project that names no versions: pip resolves them, with the index that the user's pip.conf names."""
+    if bubblewrap() is None:
+        pytest.skip("without bubblewrap a job has no pip.conf")
+    find_tool(context.settings, open_scanner("pip-audit"))  # before the user's folder is another
+    # pip-audit brings pip, wheel and setuptools up to date before anything else.
+    with running_index(tmp_path / "index", {OWN: "2.2.0", "wheel": "99.0", "setuptools": "999.0"}) as index:
+        configuration = tmp_path / "user" / ".config" / "pip" / "pip.conf"
+        configuration.parent.mkdir(parents=True)
+        configuration.write_text(f"[global]\nindex-url = {index}\n")
+        monkeypatch.setenv("HOME", str(tmp_path / "user"))
+        write("pyproject.toml", f'[project]\nname = "shop"\nversion = "1"\ndependencies = ["{OWN}<3"]\n')
+        result = run(python(osv), context)
+    assert result.state == "failed"
+    assert result.reason == f"1 finding at or above high: {OWN}@2.2.0 CVE-2019-14234"
+
+
+def test_scanner_does_not_run_in_the_pipelines_containers(trivy_knows: StepContext, write: Write):
+    """Its environment lies on this machine: another engine is not asked, here one that is away."""
+    away = attrs.evolve(trivy_knows.settings, engine="docker", docker_host="unix:///nowhere/docker.sock")
+    write("requirements.txt", VULNERABLE)
+    context = attrs.evolve(trivy_knows, settings=away, engine=open_engine(away))
+    assert run(known(), context).state == "failed"
 
 
 def test_pip_audit_without_its_service_is_no_clean_scan(
