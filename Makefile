@@ -30,3 +30,5 @@ lock: env
 bench: env
 	@.venv/bin/python bench/latency.py
 	@.venv/bin/python bench/findings.py
+	@.venv/bin/python bench/artifacts.py
+	@.venv/bin/python bench/engine.py

@@ -4,15 +4,18 @@ Where Penstock lives and listens: PENSTOCK_* variables, read once, validated, fr
     PENSTOCK_HOME            everything that Penstock keeps; default `.penstock` in the repository's root
     PENSTOCK_DATABASE_URL    an external PostgreSQL; default: the embedded one under PENSTOCK_HOME
     PENSTOCK_ARTIFACTS_URL   where artifacts and the warehouse's Parquet go; default: a folder under PENSTOCK_HOME
+    PENSTOCK_ARTIFACTS_ENDPOINT, _REGION, _ACCESS_KEY_ID, _SECRET_ACCESS_KEY_FILE, _ALLOW_HTTP   see docs/artifacts.md
     PENSTOCK_HOST            where the API listens; anything but loopback needs TLS
     PENSTOCK_TLS_CERT, PENSTOCK_TLS_KEY
     PENSTOCK_API_PORT, PENSTOCK_DAGSTER_PORT, PENSTOCK_DASHBOARDS_PORT, PENSTOCK_CODE_PORT
+    PENSTOCK_API_UPLOAD_LIMIT   the largest artifact that the API takes, such as 500m or 20g; default 16g
     PENSTOCK_APPS_PORT       first of the ports on which deployed services answer
     PENSTOCK_ENGINE          where steps run: process (default), docker or kubernetes
     PENSTOCK_DOCKER_HOST     the socket of Docker Engine or Podman; default: DOCKER_HOST, else Docker's own
     PENSTOCK_VAULT           where secrets lie: file (default, encrypted, under PENSTOCK_HOME) or hashicorp
     PENSTOCK_VAULT_KEY_FILE  the key of the encrypted file; default: outside of PENSTOCK_HOME, in ~/.config/penstock
-    PENSTOCK_VAULT_ADDR, PENSTOCK_VAULT_TOKEN_FILE, PENSTOCK_VAULT_MOUNT    of HashiCorp Vault or OpenBao
+    PENSTOCK_VAULT_ADDR, PENSTOCK_VAULT_MOUNT    of HashiCorp Vault or OpenBao
+    PENSTOCK_VAULT_TOKEN_FILE                    holds a token, or {"role_id", "secret_id"} for AppRole
     PENSTOCK_KUBECONFIG, PENSTOCK_KUBERNETES_NAMESPACE                      of the kubernetes engine
 """
 

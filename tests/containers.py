@@ -91,6 +91,9 @@ class DockerEngine:
             client = self.client()
             for container in client.containers.list(all=True):
                 container.remove(force=True)
+            for network in client.networks.list():
+                if network.name not in ("bridge", "host", "none"):
+                    network.remove()
             client.close()
         self.stop()
         unmount_below(self.folder)

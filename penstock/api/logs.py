@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, Any
 
 import attrs
@@ -120,10 +121,7 @@ def _event_offset(text: str) -> int:
 
 
 def _source(request: Request, run_id: str, step: str, offset: int) -> Source:
-    path = log_path(request.app.state.settings.home, run_id, step)
-    if offset > (size := size_of(path)):
-        what = f"the log has {size} bytes, and none from {offset} on"
-        raise HttpError(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, what, {"Content-Range": f"bytes */{size}"})
+    path = _reachable(request, run_id, step, offset)
     limits = request.app.state.limits
 
     async def ending() -> str | None:
@@ -133,11 +131,20 @@ def _source(request: Request, run_id: str, step: str, offset: int) -> Source:
     return Source(path, offset, ending, Pace(limits.look_every_s, limits.heartbeat_s))
 
 
-@router.get("/runs/{run_id}/steps/{step}/log", responses=problems(404))
+def _reachable(request: Request, run_id: str, step: str, offset: int) -> Path:
+    """The log. Raises: HttpError 416 when it does not reach the offset."""
+    path = log_path(request.app.state.settings.home, run_id, step)
+    if offset > (size := size_of(path)):
+        what = f"the log has {size} bytes, and none from {offset} on"
+        raise HttpError(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, what, {"Content-Range": f"bytes */{size}"})
+    return path
+
+
+@router.get("/runs/{run_id}/steps/{step}/log", responses=problems(404, 416))
 def show_log(request: Request, run_id: Name, step: Name, offset: Offset = 0) -> LogOut:
     """A step's log from a byte offset on as one JSON value, at most 4 MiB at a time."""
     record = step_of(request, run_id, step)
-    lines, following = read_log(log_path(request.app.state.settings.home, run_id, step), offset=offset)
+    lines, following = read_log(_reachable(request, run_id, step, offset), offset=offset)
     complete = record.state not in records.UNFINISHED and not lines
     return LogOut(lines=tuple(LogLineOut.of(line) for line in lines), next_offset=following, complete=complete)
 

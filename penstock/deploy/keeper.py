@@ -148,7 +148,7 @@ class Keeper:
         except sa.exc.DBAPIError:
             self._say("stopped; the database is already gone")
 
-    def _read(self) -> list[Supervised]:
+    def _read(self) -> list[Kept]:
         """Take on what is newly wanted. Returns: what no longer is."""
         with self._engine.begin() as connection:
             wanted = {this.instance_id: this for this in _assignments(connection, self._settings)}

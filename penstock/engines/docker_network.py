@@ -1,31 +1,37 @@
 """The network of jobs that asked for one: out to the world, and to no other job."""
 
+import fcntl
 from pathlib import Path
 
-from penstock.engines.docker_container import HOME_LABEL, home_mark
 from penstock.engines.docker_server import Server
 
+_NAME = "penstock"
 _NO_NEIGHBOURS = {"com.docker.network.bridge.enable_icc": "false"}
 
 
 def open_network(server: Server, home: Path) -> str:
     """
-    What a container with network joins: a bridge of this home's own on which containers cannot reach each other.
+    What a container with network joins: a bridge called `penstock` on which containers cannot reach each other.
 
     One for all jobs: a bridge for each would cost a tenth of a second, and an engine has addresses for about thirty.
     Podman's default network on Podman, which has no such switch.
     """
     if server.podman:
         return "bridge"
-    name = f"penstock-{home_mark(home)}"
-    api = server.client.api
-    if not (found := _called(server, name)):
-        api.create_network(name, driver="bridge", options=_NO_NEIGHBOURS, labels={HOME_LABEL: home_mark(home)})
-        found = _called(server, name)
-    return found[0]
+    return _called(server, _NAME) or _made(server, home)
 
 
-def _called(server: Server, name: str) -> list[str]:
-    """Ids, oldest first: two processes may have made it at the same time, and the engine lets both."""
+def _made(server: Server, home: Path) -> str:
+    """One at a time: the engine lets two have the same name, and then starts no container on either."""
+    with (home / "docker-network.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if found := _called(server, _NAME):
+            return found
+        made = server.client.api.create_network(_NAME, driver="bridge", options=_NO_NEIGHBOURS)
+        return str(made["Id"])
+
+
+def _called(server: Server, name: str) -> str | None:
+    """The id of the network with just this name."""
     found = [one for one in server.client.api.networks(names=[name]) if one["Name"] == name]
-    return [str(one["Id"]) for one in sorted(found, key=lambda one: str(one["Created"]))]
+    return str(found[0]["Id"]) if found else None

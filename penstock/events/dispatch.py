@@ -1,6 +1,7 @@
 """From an event to a launch: read the pipeline at the commit, know its structure, say what is to run."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 import sqlalchemy as sa
@@ -14,14 +15,16 @@ from penstock.pipeline import records
 from penstock.pipeline.facts import group_of
 from penstock.pipeline.plan import Graph, Structure, read_graph
 from penstock.pipeline.session import new_run_id
+from penstock.pipeline.spec import When
 from penstock.settings import Settings
 from penstock.sources.git import CommitInfo, Repository
-from penstock.sources.projects import Project, get_project
+from penstock.sources.projects import Project, PullRequestHead, get_project
 from penstock.state.tables import graphs
 from penstock.steps.context import RunInfo
 
 SENSOR = "git_events"
 TAG_PROJECT, TAG_COMMIT, TAG_REF = "penstock/project", "penstock/commit", "penstock/ref"
+PRIVILEGED = frozenset({"step.deploy", "step.gate", "step.docker_push", "step.artifact_push"})
 TAG_EVENT, TAG_TRIGGER = "penstock/event", "penstock/trigger"
 TAG_STRUCTURE = "penstock/structure"  # on a job: the shape that Dagster has loaded
 
@@ -104,12 +107,15 @@ def prepare(database: sa.Engine, settings: Settings, event: EventRecord) -> Laun
     """
     project = get_project(database, event.project)
     try:
-        repository = project.with_commit(settings, event.commit)
+        repository, event = _fetched(database, settings, project, event)
     except NotFoundError as error:
         inbox.close(database, event, reason=str(error))
         return None
+    if event.kind == "tag" and event.before == event.commit:
+        inbox.close(database, event, reason=f"{event.ref} is there already: told as a tag object and as a commit")
+        return None
     try:
-        graph = read_graph(repository, event.commit, settings.templates_path)
+        graph = read_pipeline(repository, event.commit, settings, event)
     except SpecError as error:
         _record_unreadable(database, repository, event, str(error))
         return None
@@ -121,6 +127,66 @@ def prepare(database: sa.Engine, settings: Settings, event: EventRecord) -> Laun
     is_default_branch = event.ref == f"refs/heads/{project.default_branch}"
     known = _know(database, project, graph.structure, is_default_branch=is_default_branch)
     return Launch(known.job, info, graph, event.key, group_of(graph, info))
+
+
+def _fetched(
+    database: sa.Engine, settings: Settings, project: Project, event: EventRecord
+) -> tuple[Repository, EventRecord]:
+    """
+    The repository with the event's commit, and the event as git knows it.
+
+    Raises: NotFoundError, PlatformError.
+    """
+    if event.kind == "release" and event.commit == inbox.NOTHING:
+        repository, commit = project.with_ref(settings, event.ref)
+    else:
+        repository = project.with_commit(settings, event.commit, head_of(event))
+        commit = repository.resolve(event.commit)
+    before = _before(repository, event, commit)
+    if (commit, before) != (event.commit, event.before):
+        event = inbox.correct(database, event, commit, before)
+    return repository, event
+
+
+def _before(repository: Repository, event: EventRecord, commit: str) -> str | None:
+    """Where the ref was: for a pull request where it left its target, for a tag the commit rather than the object."""
+    if event.kind == "pull_request":
+        return repository.branched_from(str(_pull_request(event).get("target")), commit)
+    if event.kind == "tag" and event.before and repository.has(event.before):
+        return repository.resolve(event.before)
+    return event.before
+
+
+def _pull_request(event: EventRecord | None) -> Mapping[str, Any]:
+    return (event.about.get("pull_request") if event else None) or {}
+
+
+def head_of(event: EventRecord | None) -> PullRequestHead | None:
+    """What fetches the head of the pull request that an event is about; None when it is about none."""
+    told = _pull_request(event)
+    return PullRequestHead(told.get("fetch"), bool(told.get("fork"))) if told else None
+
+
+def read_pipeline(repository: Repository, commit: str, settings: Settings, event: EventRecord | None) -> Graph:
+    """
+    The graph of a commit as this event may run it: of a fork's pull request without what asks for trust.
+
+    Raises: SpecError.
+    """
+    graph = read_graph(repository, commit, settings.templates_path)
+    return without_privileges(graph) if _pull_request(event).get("fork") else graph
+
+
+def without_privileges(graph: Graph) -> Graph:
+    """
+    The same graph, whose deployments, gates, pushes to registries and published artifacts, and all that needs
+    them, are skipped and say why. Its hash is another one: nothing that it decides is taken for the graph's own.
+    """
+    barred = {step.name for step in graph.steps if step.type in PRIVILEGED}
+    barred |= {step.name for step in graph.steps if barred & set(graph.upstream(step.name))}
+    never = (When.model_validate({"if": "!pull_request.fork"}),)
+    steps = tuple(s.model_copy(update={"when": never}) if s.name in barred else s for s in graph.steps)
+    return attrs.evolve(graph, steps=steps)
 
 
 def changed(repository: Repository, event: EventRecord) -> Sequence[str] | None:

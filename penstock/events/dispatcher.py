@@ -57,6 +57,8 @@ class Dispatcher:
                     continue
             except sa.exc.OperationalError as error:
                 _log.warning("the database is away: %s", str(error.orig).splitlines()[0])
+            except Exception:  # the boundary: a defect that one event meets must not keep all others waiting
+                _log.exception("the dispatcher goes on")
             self._wake.wait(LOOK_EVERY_S)
 
     def _look_at_the_clock(self) -> None:
@@ -75,6 +77,9 @@ class Dispatcher:
                 # What may have been delivered is given the time to show.
                 soon = isinstance(error, NotDelivered)
                 inbox.let_go(self._database, event, str(error), again_after=SOON if soon else inbox.CLAIM_LAPSES_AFTER)
+            except sa.exc.IntegrityError as error:
+                _log.warning("event %s is dropped: %s", event.key, str(error.orig).splitlines()[0])
+                inbox.close(self._database, event, reason="its project was removed")
         return len(claimed)
 
     def _start(self, event: EventRecord) -> None:

@@ -1,26 +1,29 @@
 """
 The inbox: an event is on disk before anybody is told that it was accepted.
 
-An event's key is its project, ref and commits, so that a hook, its repetition and the poll that finds
+A push's key is its project, ref and commits, so that a hook, its repetition and the poll that finds
 the same push are one event; a ref that goes the same way once more (there, back by force, there) makes
-another. Whoever wants to start an event claims it first; a claim that came to nothing lapses.
+another. Pull requests and releases, which no poll sees, have the key of their forge's event. Whoever wants
+to start an event claims it first; a claim that came to nothing lapses.
 """
 
+import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from penstock.errors import InputError
+from penstock.errors import InputError, NotFoundError
 from penstock.sources.projects import is_commit
 from penstock.state.tables import heads, inbox, runs
 
 CLAIM_LAPSES_AFTER = timedelta(seconds=20)
 NOTHING = "0" * 40
+_PART = re.compile(r"[0-9a-f]{7,64}")
 
 
 @attrs.frozen
@@ -32,6 +35,8 @@ class Push:
     commit: str
     before: str | None = None
     source: str = "hook"
+    author: str | None = None
+    about: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property
     def kind(self) -> str:
@@ -42,6 +47,26 @@ class Push:
     def key(self) -> str:
         """The same for every way in which this push may be reported."""
         return f"{self.project}:{self.kind}:{self.ref}:{self.before or NOTHING}..{self.commit}"
+
+
+@attrs.frozen
+class Told:
+    """
+    A pull request's head or a release, as a forge told of it.
+
+    commit: a full hash, at least seven digits of one, or NOTHING where the forge named none: then `ref` decides.
+    key: the same however often it is told. held: why a person has to let it go first; None when it may start.
+    """
+
+    project: str
+    kind: Literal["pull_request", "release"]
+    ref: str
+    commit: str
+    key: str
+    author: str | None = None
+    about: Mapping[str, Any] = attrs.field(factory=dict)
+    source: str = "hook"
+    held: str | None = None
 
 
 @attrs.frozen
@@ -76,21 +101,106 @@ def accept(database: sa.Engine, push: Push) -> EventRecord | None:
     Returns: the event; None when it is known already, or says nothing new (the ref is where it says).
     Raises: InputError when it is no push of a branch or tag.
     """
-    _check(push.ref, push.commit)
     with database.begin() as connection:
-        known = _lock_head(connection, push)
-        if known == push.commit:
-            return None
-        told = attrs.evolve(push, before=push.before if is_commit(push.before or "") else known)
-        found = _store(connection, told, told.key)
-        if found is None and told.before == known:
-            found = _store(connection, told, _next_key(connection, told))
-        if told.before != known and _is_superseded(connection, told):
-            return _record(found) if found else None
-        move = insert(heads).values(project=push.project, ref=push.ref, commit=push.commit)
-        changed = {"commit": push.commit, "seen_at": sa.func.now()}
-        connection.execute(move.on_conflict_do_update(index_elements=["project", "ref"], set_=changed))
+        return accept_in(connection, push)
+
+
+def accept_in(connection: sa.Connection, push: Push, *, again: str = "") -> EventRecord | None:
+    """
+    The same inside a transaction.
+
+    again: makes it another event although it is known: a person wants it once more.
+    """
+    _check(push.ref, push.commit)
+    lock_refs(connection, [(push.project, push.ref)])
+    if again:
+        found = _store(connection, push, f"{push.key}#{again}")
+        return _record(found) if found else None
+    known = _head(connection, push)
+    if known == push.commit:
+        return None
+    told = attrs.evolve(push, before=push.before if is_commit(push.before or "") else known)
+    found = _store(connection, told, told.key)
+    if found is None and told.before == known:
+        found = _store(connection, told, _next_key(connection, told))
+    if told.before == known or not _is_superseded(connection, told):
+        _move_head(connection, push)
     return _record(found) if found else None
+
+
+def _move_head(connection: sa.Connection, push: Push) -> None:
+    move = insert(heads).values(project=push.project, ref=push.ref, commit=push.commit)
+    changed = {"commit": push.commit, "seen_at": sa.func.now()}
+    connection.execute(move.on_conflict_do_update(index_elements=["project", "ref"], set_=changed))
+
+
+def accept_told(connection: sa.Connection, told: Told) -> EventRecord | None:
+    """
+    Store a pull request's head or a release. Older heads of a pull request that are still held never run.
+
+    Returns: the event; None when it is known already.
+    Raises: InputError for a ref or commit that cannot be.
+    """
+    _check_told(told)
+    values = attrs.asdict(told, filter=attrs.filters.exclude("held"))
+    state = {"state": "held" if told.held else "received", "reason": told.held}
+    row = insert(inbox).values(**values, **state).on_conflict_do_nothing(index_elements=["key"]).returning(*inbox.c)
+    found = connection.execute(row).mappings().first()
+    if found and told.kind == "pull_request":
+        older = (inbox.c.project == told.project, inbox.c.ref == told.ref, inbox.c.id < found["id"])
+        gone = {"state": "ignored", "reason": f"a newer head of the pull request came ({told.commit[:12]})"}
+        connection.execute(sa.update(inbox).where(*older, inbox.c.state == "held").values(**gone))
+    return _record(found) if found else None
+
+
+def let_start(database: sa.Engine, event_id: int, actor: str) -> EventRecord:
+    """
+    A person lets a held event start; later ones of its author are not held.
+
+    Raises: NotFoundError when no event with this number is held.
+    """
+    about = inbox.c.about.op("||")(sa.cast({"approved_by": actor}, inbox.c.about.type))
+    change = sa.update(inbox).where(inbox.c.id == event_id, inbox.c.state == "held")
+    with database.begin() as connection:
+        done = change.values(state="received", reason=None, about=about).returning(*inbox.c)
+        row = connection.execute(done).mappings().first()
+    if row is None:
+        raise NotFoundError(f"no event {event_id} waits for approval", remedy="see `penstock hook deliveries`")
+    return _record(row)
+
+
+def is_trusted(connection: sa.Connection, project: str, author: str | None) -> bool:
+    """Whether somebody let an earlier event of this author start."""
+    same = (inbox.c.project == project, inbox.c.author == author, inbox.c.about.has_key("approved_by"))
+    return bool(author) and connection.execute(sa.select(inbox.c.id).where(*same).limit(1)).first() is not None
+
+
+def forget_head(
+    connection: sa.Connection, project: str, ref: str, commit: str | None, *, seen_until: datetime | None = None
+) -> bool:
+    """
+    The ref is gone, so that its coming again is news. Returns: whether it was known.
+
+    commit: where it was; another head, or one that was seen after `seen_until`, stays: the report came too late.
+    """
+    lock_refs(connection, [(project, ref)])
+    gone = sa.delete(heads).where(heads.c.project == project, heads.c.ref == ref)
+    if commit:
+        gone = gone.where(heads.c.commit == commit)
+    if seen_until:
+        gone = gone.where(heads.c.seen_at < seen_until)
+    return bool(connection.execute(gone).rowcount)
+
+
+def correct(database: sa.Engine, event: EventRecord, commit: str, before: str | None) -> EventRecord:
+    """The event's commit as git knows it, where the forge told a tag object, a part of it or nothing at all."""
+    with database.begin() as connection:
+        lock_refs(connection, [(event.project, event.ref)])
+        values = {"commit": commit, "before": before}
+        connection.execute(sa.update(inbox).where(inbox.c.id == event.id).values(**values))
+        same = (heads.c.project == event.project, heads.c.ref == event.ref, heads.c.commit == event.commit)
+        connection.execute(sa.update(heads).where(*same).values(commit=commit))
+    return attrs.evolve(event, commit=commit, before=before)
 
 
 def _check(ref: str, commit: str) -> None:
@@ -98,6 +208,13 @@ def _check(ref: str, commit: str) -> None:
         raise InputError(f'"{ref}" is no branch', where="ref", remedy="give refs/heads/NAME or refs/tags/NAME")
     if not is_commit(commit):
         raise InputError(f'"{commit[:80]}" is no commit', where="commit", remedy="give the full hash")
+
+
+def _check_told(told: Told) -> None:
+    if not told.ref.startswith("refs/") or "\0" in told.ref or len(told.ref) > 500:
+        raise InputError(f'"{told.ref[:80]}" is no ref of a {told.kind}', where="ref")
+    if not _PART.fullmatch(told.commit):
+        raise InputError(f'"{told.commit[:80]}" is no commit', where="commit")
 
 
 def ask_for_run(
@@ -154,10 +271,14 @@ def _is_superseded(connection: sa.Connection, push: Push) -> bool:
     return connection.execute(sa.select(inbox.c.id).where(*moved_on).limit(1)).first() is not None
 
 
-def _lock_head(connection: sa.Connection, push: Push) -> str | None:
-    """The ref's known commit; whoever else reports this ref waits until we are done."""
-    lock = sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"{push.project}:{push.ref}", 0))
-    connection.execute(sa.select(lock))
+def lock_refs(connection: sa.Connection, refs: Iterable[tuple[str, str]]) -> None:
+    """Whoever else reports one of these (project, ref) waits until the transaction ends; always in the same order."""
+    for project, ref in sorted(set(refs)):
+        lock = sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"{project}:{ref}", 0))
+        connection.execute(sa.select(lock))
+
+
+def _head(connection: sa.Connection, push: Push) -> str | None:
     wanted = sa.select(heads.c.commit).where(heads.c.project == push.project, heads.c.ref == push.ref)
     return connection.execute(wanted).scalar()
 

@@ -8,6 +8,7 @@ from penstock.deploy.rollout import recover
 from penstock.engines import open_engine
 from penstock.errors import NotFoundError
 from penstock.folders import remove_tree
+from penstock.images.leftovers import remove_of_run
 from penstock.pipeline import records
 from penstock.pipeline.cancel import CancelToken
 from penstock.pipeline.ingest import Ingest
@@ -29,6 +30,7 @@ def close_run(settings: Settings, database: sa.Engine, run_id: str, dagster_stat
     if reason:
         open_engine(settings).reap(run_id)
         recover(database, _log.info, CancelToken())
+    remove_of_run(settings, run_id)
     cancelled = (reason or "cancelled") if dagster_status == "CANCELED" else None
     broken = _why_broken(database, run_id, reason) if dagster_status == "FAILURE" else None
     records.finish_run(database, run_id, cancelled=cancelled, broken=broken)

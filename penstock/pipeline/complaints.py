@@ -96,7 +96,7 @@ def _names_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
         field = model.model_fields.get(part) if isinstance(part, str) else None
         nested = _model_in(field.annotation) if field else None
         model = nested or model
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items() if name != "combination"]
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:

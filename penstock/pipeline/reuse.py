@@ -49,8 +49,11 @@ def result_key(
     patterns = inputs_of(config)
     if not patterns or config.secrets:
         return None
-    files = repository.files(context.run.commit)
     image = getattr(config, "image", None)
+    digest = context.engine.image_digest(image) if image else None
+    if image and digest is None and context.engine.name != "process":
+        return None  # what the image's name stands for may change
+    files = repository.files(context.run.commit)
     known = {
         "type": config.type,
         "does": {key: value for key, value in _values(config).items() if key not in _OF_NO_EFFECT},
@@ -59,7 +62,7 @@ def result_key(
         "artifacts": sorted((made.path, made.kind, made.digest) for made in upstream),
         "engine": context.engine.name,
         "platform": this_platform(),
-        "image": context.engine.image_digest(image) if image else None,
+        "image": digest,
     }
     return hashlib.sha256(canonical_json(known)).hexdigest()
 
@@ -93,7 +96,7 @@ def known_result(database: sa.Engine, context: StepContext, key: str) -> StepRes
         given = sa.select(verdicts.c.evidence).where(verdicts.c.run_id == row.run_id, verdicts.c.step == row.step)
         evidence = connection.execute(given).scalar()
     artifacts = records.artifacts_of(database, [(row.run_id, row.step)])
-    if not all(context.store.has(made.digest) for made in artifacts):
+    if not all(context.store.claim(made.digest) for made in artifacts):
         return None
     return StepResult(
         "succeeded",

@@ -19,6 +19,7 @@ from penstock.artifacts import ArtifactStore, open_store
 from penstock.engines import Engine, open_engine
 from penstock.errors import PlatformError
 from penstock.folders import remove_tree
+from penstock.images.leftovers import remove_of_run
 from penstock.pipeline import records
 from penstock.pipeline.attempts import Attempt, try_step
 from penstock.pipeline.cancel import CancelToken
@@ -126,6 +127,7 @@ class RunSession:
 
     def finish(self, *, cancelled: str | None = None, broken: str | None = None) -> State:
         """Close the run, whatever became of it, and bring it into the warehouse."""
+        remove_of_run(self.services.settings, self.info.id)
         state = records.finish_run(self.services.database, self.info.id, cancelled=cancelled, broken=broken)
         remove_tree(self._folder())
         self.services.ingest.run(self.info.id)

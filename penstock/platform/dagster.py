@@ -46,7 +46,6 @@ _RERUN = """
 mutation Again($run: String!) { launchRunReexecution(reexecutionParams: {parentRunId: $run, strategy: FROM_FAILURE}) {
   __typename
   ... on LaunchRunSuccess { run { runId } }
-  ... on RunNotFoundError { message }
   ... on PythonError { message }
 } }"""
 _LOADED = "query Loaded($where: RepositorySelector!) { repositoryOrError(repositorySelector: $where) { __typename } }"

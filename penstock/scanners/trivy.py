@@ -124,6 +124,10 @@ class Trivy:
     def look(self, run: ToolRun) -> Looked | Refused:
         """See `Scanner.look`."""
         if run.code != 0 or run.detail is None or run.sarif is None:
+            if "Java DB" in run.output:
+                return Refused(
+                    "trivy found .jar files and has no index of Java archives; write `database: {java: true}`"
+                )
             return Refused(f"trivy exited with {run.code}: {_said(run)}")
         try:
             report = msgspec.json.decode(run.detail, type=_Report)

@@ -15,6 +15,7 @@ from penstock.errors import InputError, NotFoundError, PlatformError
 
 TIMEOUT_S = 300.0
 _LATEST_S = 253_402_300_799  # the last second of the year 9999: a commit may claim any time, datetime ends there
+FORKS, PULL_REQUESTS = "refs/penstock/forks", "refs/penstock/pull-requests"  # in mirrors
 COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _PROTOCOLS = "https:http:ssh:file"
 _GUARDS = (
@@ -121,6 +122,24 @@ class Repository:
             return None
         return tuple(path for path in listing.decode("utf-8", "surrogateescape").split("\0") if path)
 
+    def branched_from(self, branch: str, commit: str) -> str | None:
+        """Where a commit left a branch; None when the branch is not here or shares nothing with it."""
+        try:
+            found = self.run("merge-base", "--end-of-options", f"refs/heads/{branch}", commit)
+        except PlatformError:
+            return None
+        return found.decode().strip() or None
+
+    def is_only_of_forks(self, commit: str) -> bool:
+        """Whether nothing but pull requests from forks brought the commit here."""
+        if not (self.git_dir / FORKS).is_dir():
+            return False
+        own = ("refs/heads", "refs/tags")
+        return bool(self._holding(commit, FORKS)) and not self._holding(commit, *own)
+
+    def _holding(self, commit: str, *below: str) -> bytes:
+        return self.run("for-each-ref", "--count=1", f"--contains={commit}", "--format=%(refname)", *below)
+
 
 @attrs.frozen
 class WorkTree:
@@ -177,24 +196,52 @@ _SNAPSHOT_IDENTITY = {
 
 def mirror(url: str, folder: Path) -> Repository:
     """A bare mirror of `url` in `folder`, made or brought up to date; by one at a time, git's locks do not wait."""
+    return _fetch(url, folder, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+
+
+def fetch_pull_request(url: str, folder: Path, ref: str, *, fork: bool) -> Repository:
+    """
+    The mirror with one more ref: a pull request's head, kept apart from branches and tags.
+
+    ref: as the forge calls it, such as refs/pull/7/head. fork: its commits are nobody's whom the project knows.
+    Raises: PlatformError, also when the remote has no such ref.
+    """
+    name = ref.removeprefix("refs/")
+    return _fetch(url, folder, f"+{ref}:{FORKS if fork else PULL_REQUESTS}/{name}")
+
+
+def _fetch(url: str, folder: Path, *refspecs: str) -> Repository:
     folder.parent.mkdir(parents=True, exist_ok=True)
     repository = Repository(folder)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "HEAD").exists():
             git("init", "--quiet", "--bare", str(folder))
-        refs = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-        repository.run("fetch", "--quiet", "--prune", "--no-tags", "--end-of-options", url, *refs)
+        repository.run("fetch", "--quiet", "--prune", "--no-tags", "--end-of-options", url, *refspecs)
     return repository
+
+
+@attrs.frozen
+class RemoteHead:
+    """Where a ref of a remote is. object: what it points at: of an annotated tag not the commit."""
+
+    commit: str
+    object: str
 
 
 def ls_remote(url: str, *, tags: bool = False) -> dict[str, str]:
     """Branch heads of a remote (and tags): full ref name → commit."""
+    return {ref: head.commit for ref, head in list_remote(url, tags=tags).items()}
+
+
+def list_remote(url: str, *, tags: bool = True) -> dict[str, RemoteHead]:
+    """Branch heads of a remote (and tags) by full ref name."""
     kinds = ("--heads", "--tags") if tags else ("--heads",)
     listing = git("ls-remote", *kinds, "--end-of-options", url).decode("utf-8", "replace")
     found = {ref: commit for commit, ref in (line.split("\t") for line in listing.splitlines())}
     # An annotated tag is an object of its own; the line after it says which commit it is of.
-    return {ref: found.get(f"{ref}^{{}}", commit) for ref, commit in found.items() if not ref.endswith("^{}")}
+    plain = {ref: target for ref, target in found.items() if not ref.endswith("^{}")}
+    return {ref: RemoteHead(found.get(f"{ref}^{{}}", target), target) for ref, target in plain.items()}
 
 
 def default_branch(url: str) -> str:

@@ -10,10 +10,11 @@ from sqlalchemy.dialects.postgresql import insert
 from penstock.errors import ConflictError, InputError, NotFoundError, PlatformError
 from penstock.pipeline.complaints import suggestion
 from penstock.settings import Settings
-from penstock.sources.git import COMMIT, Repository, default_branch, ls_remote, mirror
+from penstock.sources.git import COMMIT, Repository, default_branch, fetch_pull_request, ls_remote, mirror
 from penstock.state.tables import heads, projects
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+RESERVED = frozenset({"penstock-hooks"})  # the vault keeps the secrets of hooks under it, out of every step's reach
 
 
 @attrs.frozen
@@ -33,19 +34,46 @@ class Project:
         """Its mirror as it is."""
         return Repository(self.mirror_folder(settings))
 
-    def with_commit(self, settings: Settings, commit: str) -> Repository:
+    def with_commit(self, settings: Settings, commit: str, pull_request: "PullRequestHead | None" = None) -> Repository:
         """
         Its mirror, brought up to date if the commit is not there yet.
 
+        pull_request: fetched too where the commit is on no branch. What only forks brought is there for it alone.
         Raises: NotFoundError when the remote has no such commit, PlatformError when git fails.
         """
         repository = self.repository(settings)
-        if (repository.git_dir / "HEAD").exists() and repository.has(commit):
-            return repository
-        repository = mirror(self.url, repository.git_dir)
+        if not ((repository.git_dir / "HEAD").exists() and repository.has(commit)):
+            repository = mirror(self.url, repository.git_dir)
+            if pull_request and pull_request.ref and not repository.has(commit):
+                fetch_pull_request(self.url, repository.git_dir, pull_request.ref, fork=pull_request.fork)
         if not repository.has(commit):
-            raise NotFoundError(f"no branch or tag of {self.url} holds commit {commit[:12]}", where=self.name)
+            raise NotFoundError(self._no_commit(commit, pull_request), where=self.name)
+        if not (pull_request and pull_request.fork) and repository.is_only_of_forks(repository.resolve(commit)):
+            what = f"commit {commit[:12]} is known from a fork's pull request only"
+            raise NotFoundError(what, where=self.name, remedy="merge it, or push it to a branch of the repository")
         return repository
+
+    def _no_commit(self, commit: str, pull_request: "PullRequestHead | None") -> str:
+        if pull_request and pull_request.ref is None:
+            return "the forge offers no ref for a fork's pull request, and the fork's own address is not followed"
+        return f"no branch or tag of {self.url} holds commit {commit[:12]}"
+
+    def with_ref(self, settings: Settings, ref: str) -> tuple[Repository, str]:
+        """
+        Its mirror brought up to date, and the commit of a branch or tag.
+
+        Raises: NotFoundError when the remote has no such ref, PlatformError when git fails.
+        """
+        repository = mirror(self.url, self.mirror_folder(settings))
+        return repository, repository.resolve(ref)
+
+
+@attrs.frozen
+class PullRequestHead:
+    """What fetches a pull request's head; no ref: nothing does. fork: whether it comes from another repository."""
+
+    ref: str | None
+    fork: bool
 
 
 def add_project(database: sa.Engine, name: str, url: str) -> Project:
@@ -56,6 +84,8 @@ def add_project(database: sa.Engine, name: str, url: str) -> Project:
     """
     if not NAME.fullmatch(name):
         raise InputError(f'"{name}" is no name for a project', remedy="use small letters, digits, - and _")
+    if name in RESERVED:
+        raise InputError(f'"{name}" is Penstock\'s own', where="name", remedy="choose another name")
     _check_url(url)
     try:
         project = Project(name, url, default_branch(url))

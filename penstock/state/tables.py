@@ -273,3 +273,55 @@ caches = sa.Table(
     sa.Index("caches_by_use", "project", "used_at"),
     comment="One row per cache of a scope (a ref, or shared) and key; it never changes, only goes.",
 )
+
+hooks = sa.Table(
+    "hooks",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("project", sa.Text, sa.ForeignKey("penstock.projects.name", ondelete="CASCADE"), nullable=False),
+    sa.Column("forge", sa.Text, nullable=False),
+    sa.Column("repository", sa.Text),
+    sa.Column("pins", JSONB, nullable=False, server_default="{}"),
+    sa.Column("secrets", JSONB, nullable=False, server_default="[]"),
+    sa.Column("refused", sa.BigInteger, nullable=False, server_default="0"),
+    _at("refused_at"),
+    sa.Column("refused_reason", sa.Text),
+    _now("created_at"),
+    comment="One row per address at which a forge tells of a project; its secrets are in the vault, here by name.",
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("hook", sa.Text, sa.ForeignKey("penstock.hooks.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("delivery_id", sa.Text),
+    sa.Column("body_hash", sa.LargeBinary),
+    sa.Column("headers", JSONB, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, server_default="received"),
+    sa.Column("reason", sa.Text),
+    sa.Column("events", JSONB, nullable=False, server_default="[]"),
+    sa.Column("repeats", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("replays", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    _now("received_at"),
+    _at("again_at"),
+    _at("finished_at"),
+    sa.Index("deliveries_by_id", "hook", "delivery_id", unique=True),
+    sa.Index("deliveries_by_body", "hook", "body_hash", unique=True),
+    sa.Index("deliveries_open", "id", postgresql_where=sa.text("state = 'received'")),
+    sa.Index("deliveries_by_time", "received_at"),
+    comment="One row per delivery that was believed: received, done (its events), ignored or rejected (the reason).",
+)
+
+polls = sa.Table(
+    "polls",
+    metadata,
+    sa.Column("project", sa.Text, sa.ForeignKey("penstock.projects.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("reason", sa.Text),
+    _now("polled_at"),
+    _at("next_at"),
+    comment="One row per project that is polled: when, how often in a row it failed, and when it is asked again.",
+)

@@ -67,13 +67,14 @@ class Artifact:
     """
     Bytes that a step put out, in the artifact store by their hash.
 
-    path: where in the workspace they belong. kind: `file`, or `tree` (a tar archive of a folder).
+    path: where in the workspace they belong. kind: `file`, `executable` (a file with its exec bit), or
+    `tree` (a tar archive of a folder).
     published: put under its key for other runs too (step.artifact_push), not only for steps that need this one.
     """
 
     key: str
     path: str
-    kind: Literal["file", "tree"]
+    kind: Literal["file", "executable", "tree"]
     digest: str
     size_bytes: int
     published: bool = False

@@ -19,20 +19,14 @@ def store_artifact(context: StepContext, key: str, path: str, *, published: bool
     source = inside(context.workspace, path)
     if not source.exists():
         raise StepFailure(f'there is no "{path}" in the workspace', where=f"artifact {key}", remedy="check the path")
-    if source.is_dir():
-        blob = context.store.put_tree(source)
-        return Artifact(key, path, "tree", blob.digest, blob.size_bytes, published)
-    blob = context.store.put_file(source)
-    return Artifact(key, path, "file", blob.digest, blob.size_bytes, published)
+    blob, kind = context.store.put_path(source)
+    return Artifact(key, path, kind, blob.digest, blob.size_bytes, published)
 
 
 def place_artifact(context: StepContext, artifact: Artifact, path: str | None = None) -> None:
     """Put an artifact where it belongs in the workspace, or at `path`."""
     target = inside(context.workspace, path or artifact.path)
-    if artifact.kind == "tree":
-        context.store.fetch_tree(artifact.digest, target)
-    else:
-        context.store.fetch_file(artifact.digest, target)
+    context.store.fetch_path(artifact.digest, artifact.kind, target)
 
 
 def inside(workspace: Path, path: str) -> Path:

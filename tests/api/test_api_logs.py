@@ -175,10 +175,11 @@ def test_client_that_goes_away_ends_its_stream(api: httpx.Client, server: uvicor
 
 def test_offset_beyond_the_end_is_refused(api: httpx.Client, run: RunInfo) -> None:
     """416 with the size that there is, whether there is a log or not."""
-    for offset in (1, 10**9):
-        answer = api.get(f"{URL}?offset={offset}", headers=NDJSON)
-        assert "0 bytes" in problem_of(answer, 416)
-        assert answer.headers["content-range"] == "bytes */0"
+    for offset in (1, 10**9, 2**60):
+        for name in ("log", "logs"):
+            answer = api.get(f"{API}/runs/run-1/steps/hello/{name}?offset={offset}", headers=NDJSON)
+            assert "0 bytes" in problem_of(answer, 416)
+            assert answer.headers["content-range"] == "bytes */0"
 
 
 BAD_REQUESTS: tuple[tuple[str, dict[str, str], int, str], ...] = (

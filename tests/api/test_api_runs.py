@@ -88,7 +88,7 @@ def test_pages_hold_every_run_once(api: httpx.Client, history: list[str]) -> Non
 BAD_QUERIES = (
     *("limit=0", "limit=1001", "limit=x", "commit=HEAD", "commit=%27", "state=done", "project=%00", "ref=%00"),
     *("since=yesterday", "since=2026-01-01T00:00:00", "cursor=x", "cursor=%00", "cursor=AAAA", "cursor=%C3%A9"),
-    "cursor=MjAyNi0wMS0wMVQwMDowMDowMCswMDowMCAA",  # a time and a NUL
+    *("cursor=MjAyNi0wMS0wMVQwMDowMDowMCswMDowMCAA", "stat=failed", "Limit=1"),  # the first: a time and a NUL
 )
 
 

@@ -39,12 +39,12 @@ def free_block(size: int) -> int:
             return first
 
 
-def settings_for(home: Path) -> tuple[Settings, dict[str, str]]:
+def settings_for(home: Path, **given_too: str) -> tuple[Settings, dict[str, str]]:
     """Settings on free ports, and the environment that makes another process read the same ones."""
     first = free_block(30)
     ports = {f"PENSTOCK_{name.upper()}_PORT": str(first + n) for n, name in enumerate(PORTS)}
     ports["PENSTOCK_APPS_PORT"] = str(first + 10)
-    given = {**ports, "PENSTOCK_HOME": str(home)}
+    given = {**ports, **given_too, "PENSTOCK_HOME": str(home)}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
     return load_settings(given), {**inherited, **given}
 
@@ -124,11 +124,11 @@ class Platform:
 
 
 @contextmanager
-def running_platform(*, bwrap: bool = True) -> Iterator[Platform]:
+def running_platform(*, bwrap: bool = True, **variables: str) -> Iterator[Platform]:
     # Short, since a unix socket's path is; open to pass through, for the database's own user.
     home = Path(tempfile.mkdtemp(prefix="ps", dir="/tmp"))
     home.chmod(0o711)
-    settings, env = settings_for(home)
+    settings, env = settings_for(home, **variables)
     try:
         with hosted_database(settings) as engine:
             platform = Platform(settings, env, engine, bwrap=bwrap)

@@ -8,44 +8,7 @@ import attrs
 import pytest
 
 from penstock.errors import StepFailure
-
-
-@attrs.define
-class Load:
-    """Clients that never try again: kept-alive connections, a new one each time, and slow posts."""
-
-    netloc: str
-    answers: list[str] = attrs.field(factory=list)
-    failures: list[str] = attrs.field(factory=list)
-    _ended: threading.Event = attrs.field(factory=threading.Event)
-    _threads: list[threading.Thread] = attrs.field(factory=list)
-
-    def __enter__(self):
-        clients = [(True, "GET", "/")] * 3 + [(False, "GET", "/")] * 2 + [(True, "POST", "/?s=0.6")] * 2
-        for client in clients:
-            self._threads.append(threading.Thread(target=self._client, args=client))
-            self._threads[-1].start()
-        return self
-
-    def __exit__(self, *_):
-        self._ended.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _client(self, keep_alive, method, path):
-        connection = http.client.HTTPConnection(self.netloc, timeout=15)
-        while not self._ended.is_set():
-            try:
-                connection.request(method, path)
-                answer = connection.getresponse()
-                text = answer.read().decode()
-                (self.answers if answer.status == 200 else self.failures).append(text or str(answer.status))
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(f"{method} {path}: {error!r}")
-                connection.close()
-            if not keep_alive:
-                connection.close()
-        connection.close()
+from tests.deploy.load import Load
 
 
 def test_no_request_fails_over_releases(platform):

@@ -153,6 +153,23 @@ def test_jobs_with_network_do_not_reach_each_other(docker_engine: DockerEngine, 
     assert "neighbour" not in said
 
 
+def test_first_jobs_with_network_start_at_once(docker_engine: DockerEngine, docker_contract: Contract, home: Path):
+    """Eight that all find no network yet make one, not eight that Docker could not tell apart."""
+    ended: list[object] = []
+
+    def run(number: int) -> None:
+        workspace = home / f"workspace-{number}"
+        workspace.mkdir()
+        ended.append(container_contract(docker_engine.host, home, workspace).run("exit 0", network=True).code)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ended == [0] * 8
+
+
 def _connects(address: str, port: int) -> bool:
     try:
         with socket.create_connection((address, port), timeout=5) as connection:
@@ -230,7 +247,6 @@ def test_step_is_reaped_alone(docker_contract: Contract):
         assert docker_contract.engine.reap(docker_contract.run_id, "other") == 0
         assert docker_contract.engine.reap(docker_contract.run_id, "step") == 1
         assert wait_until(lambda: bool(ended), limit_s=60)
-    assert "somebody removed its container" in str(ended[0])
 
 
 # Images and the registry

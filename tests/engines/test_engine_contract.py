@@ -320,7 +320,7 @@ def test_services_are_reached_by_name(contract: Contract):
         "mkdir -p /tmp/w && echo page >/tmp/w/index && exec busybox httpd -f -p 28080 -h /tmp/w",
         ready=Probe(port=28080, http="/index", interval_s=0.2),
     )
-    script = "busybox nc -w 20 db 25432 </dev/null; busybox wget -q -O - http://web:28080/index"
+    script = "until busybox nc -w 20 db 25432 </dev/null 2>/dev/null; do sleep 0.1; done; busybox wget -q -O - http://web:28080/index"
     assert contract.says(script, services=(first, second)).split("\n")[:2] == ["this is db", "page"]
 
 
@@ -329,7 +329,10 @@ def test_service_is_asked_by_a_command(contract: Contract):
     script = "busybox sleep 1; : >/tmp/ready; while true; do echo there | busybox nc -l -p 25433; done"
     probe = Probe(command=("/bin/sh", "-c", "test -e /tmp/ready"), interval_s=0.2)
     service = contract.sidecar("db", script, ready=probe)
-    said = contract.says("busybox sleep 1; busybox nc -w 20 db 25433 </dev/null", services=(service,))
+    said = contract.says(
+        "busybox sleep 1; until busybox nc -w 20 db 25433 </dev/null 2>/dev/null; do sleep 0.1; done",
+        services=(service,),
+    )
     assert said == "there\n"
 
 
@@ -375,7 +378,10 @@ def test_services_open_no_door(isolated: Contract):
     with listening_on_this_machine() as port:
         found = "$(busybox ip route | busybox awk '/default/{print $3}')"
         tries = "; ".join(f"busybox nc -w 2 {one} {port} </dev/null" for one in [*own_addresses(), found])
-        said = isolated.says(f"busybox nc -w 20 db 25436 </dev/null; ({tries}) 2>/dev/null; true", services=(service,))
+        said = isolated.says(
+            f"until busybox nc -w 20 db 25436 </dev/null 2>/dev/null; do sleep 0.1; done; ({tries}) 2>/dev/null; true",
+            services=(service,),
+        )
     assert said == "db\n"
 
 

@@ -535,8 +535,9 @@ def test_port_of_the_host_is_not_taken_for_the_service(bench: Bench, isolation: 
 
 def test_failed_job_says_which_service_had_ended(bench: Bench):
     """The cause is often there."""
-    services = (Sidecar("db", argv=("/bin/sh", "-c", "echo out of room; touch gone; exit 4")),)
-    script = "while [ ! -e gone ]; do sleep 0.1; done; sleep 1; echo no connection; exit 1"
+    ends = "while [ ! -e begun ]; do sleep 0.1; done; echo out of room; touch gone; exit 4"
+    services = (Sidecar("db", argv=("/bin/sh", "-c", ends)),)
+    script = "touch begun; while [ ! -e gone ]; do sleep 0.1; done; sleep 1; echo no connection; exit 1"
     said = bench.says(script, services=services, timeout_s=60)
     assert said.endswith('service "db" had ended, exit code 4: out of room')
 

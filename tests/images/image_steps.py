@@ -48,6 +48,22 @@ class Bench:
         return thread
 
 
+def printed(client: docker.DockerClient, image: str, command: list[str] | None = None) -> bytes:
+    """
+    What a container of the image prints, read when it has ended.
+
+    Not `containers.run`, which follows the log: an engine may lose the words of a container that ends at once.
+    """
+    container = client.containers.create(image, command)
+    try:
+        container.start()
+        container.wait(timeout=LIMIT_S)
+        output: bytes = container.logs()
+        return output
+    finally:
+        container.remove(force=True)
+
+
 def saved_bytes(client: docker.DockerClient, image: str) -> bytes:
     """Everything that the saved image holds: manifest, configuration, and each layer unpacked."""
     archive = b"".join(client.images.get(image).save())

@@ -9,7 +9,7 @@ import docker
 import psutil
 import pytest
 from containers import BUSYBOX
-from image_steps import COMMIT, LIMIT_S, PASSWORD, Bench, saved_bytes
+from image_steps import COMMIT, LIMIT_S, PASSWORD, Bench, printed, saved_bytes
 from pydantic import ValidationError
 
 from penstock.errors import Cancelled, InputError, PlatformError, StepFailure, StepTimeout
@@ -52,7 +52,7 @@ def test_built_image_runs_and_says_where_it_comes_from(
     assert client.images.get("shop:latest").id == image.id
     assert image.labels["org.opencontainers.image.revision"] == COMMIT
     assert image.labels["org.opencontainers.image.created"] == bench.context.run.committed_at.isoformat()
-    assert client.containers.run("shop:1", remove=True) == b"hello"
+    assert printed(client, "shop:1") == b"hello"
     assert "I am Ada" in bench.log()
 
 
@@ -63,7 +63,7 @@ def test_context_target_and_dockerfile_may_lie_anywhere_in_the_workspace(
     stages = f"FROM {BUSYBOX} AS first\nCOPY a.txt /a.txt\nFROM first AS second\nRUN false\n"
     bench = make_bench({"docker/app.dockerfile": stages, "src/a.txt": "a", "b.txt": "b"})
     bench.run("docker_build", tags=["staged"], context="src", dockerfile="docker/app.dockerfile", target="first")
-    assert client.containers.run("staged", ["cat", "/a.txt"], remove=True) == b"a"
+    assert printed(client, "staged", ["cat", "/a.txt"]) == b"a"
 
 
 def test_dockerignore_is_obeyed(make_bench: MakeBench, client: docker.DockerClient, builder: str):
@@ -71,7 +71,7 @@ def test_dockerignore_is_obeyed(make_bench: MakeBench, client: docker.DockerClie
     files = {"Dockerfile": f"FROM {BUSYBOX}\nCOPY . /src\n", ".dockerignore": "# notes\n*.txt\n!keep.txt\nsecret/\n"}
     bench = make_bench({**files, "drop.txt": "", "keep.txt": "", "secret/key": "k"})
     bench.run("docker_build", tags=["ignoring"])
-    listed = client.containers.run("ignoring", ["find", "/src", "-type", "f"], remove=True).decode()
+    listed = printed(client, "ignoring", ["find", "/src", "-type", "f"]).decode()
     assert "keep.txt" in listed
     assert "drop.txt" not in listed
     assert "secret" not in listed
@@ -82,7 +82,7 @@ def test_link_out_of_the_context_is_not_followed(make_bench: MakeBench, client: 
     bench = make_bench({"Dockerfile": f"FROM {BUSYBOX}\nCOPY . /src\n"})
     (bench.context.workspace / "leak").symlink_to("/etc/hostname")
     bench.run("docker_build", tags=["linked"])
-    assert client.containers.run("linked", ["readlink", "/src/leak"], remove=True).strip() == b"/etc/hostname"
+    assert printed(client, "linked", ["readlink", "/src/leak"]).strip() == b"/etc/hostname"
 
 
 @pytest.mark.parametrize("field", ["context", "dockerfile"])
@@ -100,7 +100,7 @@ def test_secret_is_mounted_and_in_no_layer(make_bench: MakeBench, client: docker
     dockerfile = f"FROM {BUSYBOX}\nRUN --mount=type=secret,id=token wc -c < /run/secrets/token > /length\n"
     bench = make_bench({"Dockerfile": dockerfile}, secrets={"token": value})
     bench.run("docker_build", tags=["secretive"], secrets=["token"])
-    assert client.containers.run("secretive", ["cat", "/length"], remove=True).strip() == str(len(value)).encode()
+    assert printed(client, "secretive", ["cat", "/length"]).strip() == str(len(value)).encode()
     assert value.encode() not in saved_bytes(client, "secretive")
     assert value not in str(client.images.get("secretive").history())
     assert value not in bench.log()
@@ -112,7 +112,7 @@ def test_secret_can_have_another_id(make_bench: MakeBench, client: docker.Docker
     dockerfile = f"FROM {BUSYBOX}\nRUN --mount=type=secret,id=npmrc --mount=type=secret,id=a ls /run/secrets > /ids\n"
     bench = make_bench({"Dockerfile": dockerfile}, secrets={"a": "1", "b": "2"})
     bench.run("docker_build", tags=["renamed"], secrets=["a", "b"], build_secrets={"npmrc": "b"})
-    assert client.containers.run("renamed", ["cat", "/ids"], remove=True).split() == [b"npmrc"]
+    assert printed(client, "renamed", ["cat", "/ids"]).split() == [b"npmrc"]
 
 
 def test_secret_that_was_not_granted_is_refused_at_check_time(make_bench: MakeBench):
@@ -145,9 +145,9 @@ def test_run_has_no_network_unless_asked(make_bench: MakeBench, client: docker.D
     """Without `network: true` there is no interface but loopback."""
     bench = make_bench({"Dockerfile": f"FROM {BUSYBOX}\nRUN ls /sys/class/net > /interfaces\n"})
     bench.run("docker_build", tags=["closed"])
-    assert client.containers.run("closed", ["cat", "/interfaces"], remove=True).split() == [b"lo"]
+    assert printed(client, "closed", ["cat", "/interfaces"]).split() == [b"lo"]
     bench.run("docker_build", tags=["open"], network=True, build_args={"HTTP_PROXY": "http://other"})
-    assert b"eth0" in client.containers.run("open", ["cat", "/interfaces"], remove=True).split()
+    assert b"eth0" in printed(client, "open", ["cat", "/interfaces"]).split()
 
 
 def test_layers_of_an_earlier_image_are_used_again(make_bench: MakeBench, client: docker.DockerClient, registry: str):
@@ -157,11 +157,11 @@ def test_layers_of_an_earlier_image_are_used_again(make_bench: MakeBench, client
     bench = make_bench(files)
     bench.run("docker_build", tags=[name], cache_from=[name])
     bench.run("docker_push", image=name)
-    once = client.containers.run(name, ["cat", "/once"], remove=True)
+    once = printed(client, name, ["cat", "/once"])
     client.images.remove(name, force=True)
     client.api.prune_builds()
     bench.run("docker_build", tags=["second"], cache_from=[name])
-    assert client.containers.run("second", ["cat", "/once"], remove=True) == once
+    assert printed(client, "second", ["cat", "/once"]) == once
 
 
 def test_base_image_of_a_private_registry_is_fetched_with_its_login(

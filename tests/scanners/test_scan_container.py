@@ -1,6 +1,8 @@
 """The step that looks into an image: the real Trivy, a real Docker Engine, a real registry."""
 
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,6 +200,15 @@ def test_system_that_the_scanner_does_not_know_is_not_clean(upstream: Upstream):
     result = run(known(artifact="image"), upstream(docker_archive(IMAGE, files)))
     assert result.state == "failed"
     assert "does not know the system" in str(result.reason)
+
+
+def test_java_archives_without_their_index_are_no_clean_scan(upstream: Upstream):
+    """Trivy names what is in a .jar by an index of its own, which is fetched only when asked for."""
+    jar = io.BytesIO()
+    with zipfile.ZipFile(jar, "w") as archive:
+        archive.writestr("META-INF/MANIFEST.MF", "Manifest-Version: 1.0\n")
+    with pytest.raises(PlatformError, match="no index of Java archives"):
+        run(known(artifact="image"), upstream(docker_archive(IMAGE, {**DEBIAN, "app/shop.jar": jar.getvalue()})))
 
 
 def test_secrets_in_an_image_need_no_database(upstream: Upstream):

@@ -121,7 +121,7 @@ class Target(Protocol):
         """An instance, found again if it runs already, else to be started at its first `step`."""
 
     def reap(self, census: Callable[[], Census]) -> None:
-        """Remove what a keeper that was killed has left and nobody wants. A target that is away: as soon as it is back."""
+        """Remove what a killed keeper has left and nobody wants; when the target is away, as soon as it is back."""
 
 
 def open_target(name: str, settings: "Settings", wake: Wake = lambda: None) -> Target:
