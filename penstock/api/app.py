@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from penstock import __version__
-from penstock.api import artifacts, events, logs, pipelines, projects, runs, step_types
+from penstock.api import artifacts, events, logs, pipelines, projects, runs, step_types, webhooks
 from penstock.api.access import authorised
 from penstock.api.bodies import BodyLimit
 from penstock.api.limits import Limits
@@ -24,10 +24,11 @@ from penstock.settings import Settings
 from penstock.state.database import create_engine
 
 PREFIX = "/api/v1"
-_ROUTERS = (projects, events, runs, logs, artifacts, pipelines, step_types)
+_ROUTERS = (projects, events, runs, logs, artifacts, pipelines, step_types, webhooks)
 _TAGS = [
     {"name": "projects", "description": "Connected repositories."},
     {"name": "events", "description": "What came in, and what became of it."},
+    {"name": "hooks", "description": "Where forges tell what happened, and what they told."},
     {"name": "runs", "description": "A graph at a commit, and how it ended."},
     {"name": "logs", "description": "What steps printed."},
     {"name": "artifacts", "description": "Bytes by their SHA-256."},
@@ -58,6 +59,7 @@ def create_app(settings: Settings, limits: Limits | None = None) -> FastAPI:
     for module in _ROUTERS:
         needs, told = [Depends(authorised), Depends(only_known)], problems(401, 422, 503)
         app.include_router(module.router, prefix=PREFIX, dependencies=needs, responses=told)
+    app.include_router(webhooks.open_router, prefix=PREFIX)
     app.get(f"{PREFIX}/health", tags=["health"], responses=problems(503))(health)
     app.add_middleware(BodyLimit, limit_bytes=app.state.limits.body_bytes)
     add_handlers(app)

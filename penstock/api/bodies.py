@@ -6,7 +6,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.api import problems
 
-STREAMED = "/api/v1/artifacts"  # counts by itself, while it writes to the disk
+# They count by themselves: artifacts while they write to the disk, hooks by another limit.
+STREAMED = ("/api/v1/artifacts", "/api/v1/hooks")
 
 
 class BodyLimit:
@@ -28,7 +29,7 @@ class BodyLimit:
 
 
 def _is_streamed(path: str) -> bool:
-    return path == STREAMED or path.startswith(f"{STREAMED}/")
+    return any(path == one or path.startswith(f"{one}/") for one in STREAMED)
 
 
 def told_length(scope: Scope) -> int:

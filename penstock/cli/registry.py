@@ -48,14 +48,16 @@ COMMANDS: Mapping[str, Command] = {
     "approvals": Command("approve", "approvals", "List the gates that wait for people."),
     "approve": Command("approve", "approve", "Open a gate."),
     "reject": Command("approve", "reject", "Keep a gate shut."),
-    "shell": Command("shell", "shell", "Look into a step that failed, in its own workspace."),
+    "shell": Command("shell", "shell", "Open a shell in the workspace that a failed step left."),
     "template": Command("template", "app", "The platform's library of pipeline templates."),
-    "artifacts": Command("artifacts", "app", "What steps put out: list, fetch, remove, keep."),
+    "artifacts": Command("artifacts", "app", "What steps put out: list, fetch, remove, and how long it is kept."),
     "sql": Command("sql", "sql", "Ask the warehouse in DuckDB's SQL."),
     "project": Command("project", "app", "Connect repositories."),
+    "hook": Command("hook", "app", "Let forges tell of pushes, tags, pull requests and releases."),
     "secret": Command("secret", "app", "Keep the secrets that steps are granted."),
     "findings": Command("findings", "app", "Read, compare and rewrite what scanners found."),
     "events": Command("events", "app", "Git events of the connected forges."),
+    "demo-data": Command("demo", "demo_data", "Make up history for trying dashboards, notebooks and SQL."),
 }
 
 

@@ -49,7 +49,7 @@ def set_(
     Examples:
 
         penstock secret set DEPLOY_TOKEN --project shop
-        pass show deploy | penstock secret set DEPLOY_TOKEN
+        penstock secret set DEPLOY_TOKEN < token.txt
         penstock secret set SSH_KEY --project shop --from-file ~/.ssh/deploy
     """
     vault, owner = _opened(project)

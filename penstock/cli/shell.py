@@ -22,9 +22,9 @@ def shell(
     command: Annotated[str, typer.Option(help="What to run there.")] = "/bin/sh",
 ) -> None:
     """
-    Open a shell in the workspace that a failed step left, in its image, with its variables and services.
+    Open a shell in the workspace that a failed step left.
 
-    Secrets are not there. The workspaces of the last ten runs with a failed step are kept.
+    It has the step's image, variables and services. Secrets are not there. The workspaces of the last ten runs with a failed step are kept.
 
     Examples:
 

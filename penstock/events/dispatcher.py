@@ -57,7 +57,7 @@ class Dispatcher:
                     continue
             except sa.exc.OperationalError as error:
                 _log.warning("the database is away: %s", str(error.orig).splitlines()[0])
-            except Exception:  # the boundary: a defect that one event meets must not keep all others waiting
+            except Exception:  # noqa: BLE001 - the boundary: a defect that one event meets keeps no other waiting
                 _log.exception("the dispatcher goes on")
             self._wake.wait(LOOK_EVERY_S)
 

@@ -153,6 +153,12 @@ def accept_told(connection: sa.Connection, told: Told) -> EventRecord | None:
     return _record(found) if found else None
 
 
+def ignore_in(connection: sa.Connection, event: EventRecord, reason: str) -> None:
+    """It came in, and runs never."""
+    values = {"state": "ignored", "reason": reason}
+    connection.execute(sa.update(inbox).where(inbox.c.id == event.id).values(**values))
+
+
 def let_start(database: sa.Engine, event_id: int, actor: str) -> EventRecord:
     """
     A person lets a held event start; later ones of its author are not held.

@@ -1,16 +1,11 @@
 """Whether an event starts a run: the triggers of the pipeline at that commit, and what its author asked for."""
 
-import re
 from collections.abc import Callable, Sequence
 
 from penstock.events.inbox import EventRecord
+from penstock.forges.commits import asks_to_skip
 from penstock.pipeline.patterns import any_matches, matches
 from penstock.pipeline.spec import Filter, Triggers
-
-# Source: the words that GitHub, GitLab and Woodpecker take.
-_SKIP = re.compile(
-    r"\[(?:skip ci|ci skip|no ci|skip penstock)\]|^skip-checks:\s*true\s*$", re.IGNORECASE | re.MULTILINE
-)
 
 
 def why_no_run(
@@ -23,7 +18,8 @@ def why_no_run(
     """
     if event.kind == "manual":
         return ""
-    if event.kind in ("push", "tag", "pull_request") and _SKIP.search(message):
+    # Tags and releases run all the same: tagging is a decision of its own.
+    if event.kind in ("push", "pull_request") and asks_to_skip(message):
         return "the commit's message says [skip ci]"
     trigger = getattr(triggers, event.kind, None)
     if not trigger:

@@ -58,6 +58,17 @@ class MemorySource:
         return self.data[start : start + size]
 
 
+class ViewSource:
+    """A part of bytes in memory, not copied until it is read."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view, self.size = view, len(view)
+
+    def read_at(self, start: int, size: int) -> bytes:
+        """At most size bytes from start."""
+        return bytes(self._view[start : start + size])
+
+
 class FileSource:
     """An open file, read where asked; nothing of it is kept."""
 

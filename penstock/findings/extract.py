@@ -14,7 +14,7 @@ import msgspec
 
 from penstock.findings import cwe
 from penstock.findings.finding import Finding, Quarantined, RunOutcome, Scope
-from penstock.findings.identity import tool_fingerprint
+from penstock.findings.identity import Fingerprinter, tool_fingerprint
 from penstock.findings.locations import PathBook
 from penstock.findings.mend import Unmendable, mend_part, mend_result
 from penstock.findings.messages import message_text
@@ -41,6 +41,7 @@ _NOT_FINDINGS = frozenset(("pass", "notApplicable", "informational"))
 _MAX_LINE = 2**31 - 1
 _MAX_SNIPPET = 8192
 _NO_PACKAGE = (None, None)
+_NOTHING = Bag()
 _results = msgspec.json.Decoder(list[Result]).decode
 _result = msgspec.json.Decoder(Result).decode
 _raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -114,7 +115,7 @@ def _read_part(raw: bytes | None, kind: Any, default: Any) -> Any:
 class RunReader:
     """One run's results as findings, counted."""
 
-    def __init__(self, sketch: RunSketch, number: int, scope: Scope) -> None:
+    def __init__(self, sketch: RunSketch, number: int, scope: Scope, prints: Fingerprinter) -> None:
         part = sketch.parts.get
         tool: Tool = _read_part(part("tool"), Tool | None, Tool())
         driver = tool.driver or Component()
@@ -133,6 +134,7 @@ class RunReader:
             configured=[one for run in self._invocations for one in run.rule_configuration_overrides or ()],
             overrides=scope.overrides,
         )
+        self._identify = prints.of(self.tool, self.category).identify
         self._number = number
         self.results = self.not_findings = 0
         self.quarantined: list[Quarantined] = []
@@ -162,17 +164,27 @@ class RunReader:
         return None
 
     def read(self, block: bytes) -> list[Finding]:
-        """The findings of a block of results, without identity; what is no finding, or broken, is counted."""
+        """
+        The findings of a block of results, those alike not numbered; what is no finding, or broken, is counted.
+        """
         with _collector_paused():
-            return self._read(block)
+            return self._take(parse_results(block))
 
-    def _read(self, block: bytes) -> list[Finding]:
-        parsed = parse_results(block)
+    def read_guess(self, block: bytes) -> list[Finding] | None:
+        """As `read`; None if the block is not a whole number of results, which nothing has counted then."""
+        with _collector_paused():
+            try:
+                parsed = parse_results(block)
+            except (msgspec.DecodeError, RecursionError):
+                return None
+            return self._take(parsed)
+
+    def _take(self, parsed: Sequence[Result | Unmendable]) -> list[Finding]:
         findings: list[Finding] = []
         for index, result in enumerate(parsed, self.results):
             if isinstance(result, Unmendable):
                 self.quarantined.append(Quarantined(self._number, index, str(result)))
-            elif result.kind in _NOT_FINDINGS or result.baseline_state == "absent":
+            elif (result.kind is not None and result.kind in _NOT_FINDINGS) or result.baseline_state == "absent":
                 self.not_findings += 1
             else:
                 finding = self._finding(result)
@@ -188,6 +200,8 @@ class RunReader:
         key = (result.rule_id, result.rule_index, result.rule)
         rule = self._rules.rules.get(key) or self._rules.rule(key)
         bag, said = result.properties, result.message
+        if bag is not None and bag == _NOTHING:
+            bag = None
         if result.rank is None and (bag is None or bag.security_severity is None):
             verdict = rule.severity.verdicts.get(result.level) or rule.severity.by_level(result.level)
         else:
@@ -210,11 +224,12 @@ class RunReader:
         own = None
         if result.fingerprints or result.partial_fingerprints:
             own = tool_fingerprint(result.fingerprints, result.partial_fingerprints)
+        basis, value = self._identify(rule.id, own, path, package[0], snippet, message)
         return Finding(
             self.tool, rule.id, verdict[0], verdict[1], message, path, line, column, end_line, weaknesses,
             package[0], package[1], suppressed or False, reason, snippet, verdict[2], result.kind or "fail",
             self.category, self.tool_version, rule.name, rule.help_uri, logical, result.baseline_state, own,
-            _flows(result.code_flows) if result.code_flows else None,
+            _flows(result.code_flows) if result.code_flows else None, basis, value,
         )  # fmt: skip
 
     def _place(self, result: Result, locations: list[Location] | None) -> Place | tuple[Any, ...]:

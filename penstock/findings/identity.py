@@ -32,6 +32,7 @@ _PLACEHOLDERS = frozenset(
     ("requires login", "", "unknown", "n/a", "na", "none", "null", "nil", "undefined", "tbd", "todo", "placeholder",
      "redacted", "not available", "empty", "default", "fingerprint", "string", "false", "true")
 )  # fmt: skip
+_LONGEST_WORD = max(map(len, _PLACEHOLDERS))
 _SHORTEST = 6
 _UNFIT = frozenset(  # they tell a column, a commit or a whole file, not a finding
     ("primaryLocationStartColumnFingerprint", "commitSha", "email", "author", "date", "commitMessage",
@@ -49,7 +50,9 @@ def is_placeholder(value: object) -> bool:
     size = len(value)
     if size < _SHORTEST or " " in value:
         return size < _SHORTEST or not value.strip() or " " in value.strip()
-    return value.lower() in _PLACEHOLDERS or value.count(value[0]) == size
+    if size <= _LONGEST_WORD and value.lower() in _PLACEHOLDERS:
+        return True
+    return value[0] == value[1] and value.count(value[0]) == size
 
 
 def tool_fingerprint(full: dict[str, object] | None, partial: dict[str, object] | None) -> str | None:
@@ -86,71 +89,86 @@ def image_path(path: str) -> str:
 
 
 def _part(text: str) -> bytes:
-    return _prefixed(text.encode("utf-8", "surrogatepass"))
-
-
-def _prefixed(raw: bytes) -> bytes:
+    raw = text.encode("utf-8", "surrogatepass")
     return b"%d:%b" % (len(raw), raw)
 
 
 _ON_TOOL = _part("tool") + _part("")
+_Copy = Callable[[], Any]
 
 
 class Fingerprinter:
-    """Fingerprints in one scope."""
+    """
+    Fingerprints in one scope.
+
+    untrusted: tool fingerprints that identify nothing in this report.
+    """
 
     def __init__(self, scope: Scope) -> None:
+        self.untrusted: AbstractSet[str] = frozenset()
         self._scope = b"".join(_part(text) for text in (VERSION, scope.tenant, scope.repository))
-        self._heads: dict[tuple[str, str], dict[str, Callable[[], Any]]] = {}
-        self._places: dict[tuple[str, str | None], bytes] = {}
+        self._prints: dict[tuple[str, str], ToolPrints] = {}
+
+    def of(self, tool: str, category: str) -> ToolPrints:
+        """The fingerprints of one tool and category."""
+        if (tool, category) not in self._prints:
+            self._prints[tool, category] = ToolPrints(self, self._scope + _part(tool) + _part(category))
+        return self._prints[tool, category]
+
+    def again(self, finding: Finding) -> tuple[str, str]:
+        """What a finding's identity stands on by what is trusted now, and its fingerprint."""
+        return self.of(finding.tool, finding.category).identify(
+            finding.rule_id, finding.tool_fingerprint, finding.path, finding.package, finding.snippet, finding.message
+        )
+
+
+class ToolPrints:
+    """Fingerprints of one tool and category; what findings share is hashed once."""
+
+    def __init__(self, shared: Fingerprinter, head: bytes) -> None:
+        self._shared, self._head = shared, head
+        self._heads: dict[str, tuple[_Copy, _Copy]] = {}
+        self._on_package: dict[str | None, bytes] = {}
+        self._on_snippet: dict[str | None, bytes] = {}
+        self._on_message: dict[str | None, bytes] = {}
         self._purls: dict[str, bytes] = {}
 
-    def _head(self, tool: str, category: str, rule_id: str) -> Callable[[], Any]:
-        """A way to begin a digest that has taken in all that findings of one rule share."""
-        parts = b"".join(map(_part, (tool, category, rule_id)))
-        copy: Callable[[], Any] = blake2b(self._scope + parts, digest_size=16).copy
-        return self._heads[tool, category].setdefault(rule_id, copy)
-
-    def _place(self, basis: str, path: str | None) -> bytes:
-        where = image_path(path or "") if basis == "package" else path or ""
-        return self._places.setdefault((basis, path), _part(basis) + _part(where))
+    def _begin(self, rule_id: str) -> tuple[_Copy, _Copy]:
+        """Two ways to begin a digest that has taken in the rule, the second also what all on a tool's own share."""
+        head = self._head + _part(rule_id)
+        begun = blake2b(head, digest_size=16).copy, blake2b(head + _ON_TOOL, digest_size=16).copy
+        return self._heads.setdefault(rule_id, begun)
 
     def _purl(self, purl: str) -> bytes:
         return self._purls.setdefault(purl, _part(bare_purl(purl)))
 
-    def identify(
-        self, findings: Sequence[Finding], untrusted: AbstractSet[str], tool: str, category: str
-    ) -> tuple[list[str], list[str]]:
-        """
-        What each finding's identity stands on, and its fingerprint before numbering.
-
-        findings: all of one tool and category. untrusted: tool fingerprints that identify nothing.
-        """
-        bases: list[str] = []
-        prints: list[str] = []
-        heads, places, purls = self._heads.setdefault((tool, category), {}), self._places, self._purls
-        for finding in findings:
-            rule_id, own, path = finding.rule_id, finding.tool_fingerprint, finding.path
-            digest = (heads.get(rule_id) or self._head(tool, category, rule_id))()
-            if finding.package is not None:
-                basis, purl = "package", finding.package
-                where = places.get((basis, path)) or self._place(basis, path)
-                digest.update(where + (purls.get(purl) or self._purl(purl)))
-            elif own is not None and own not in untrusted:
-                basis = "tool"
-                digest.update(_ON_TOOL + _prefixed(own.encode()))
-            else:
-                basis, content = _content(finding)
-                digest.update((places.get((basis, path)) or self._place(basis, path)) + _prefixed(content))
-            bases.append(basis)
-            prints.append(digest.hexdigest())
-        return bases, prints
+    def identify(  # noqa: PLR0917  called once per finding; names cost a tenth of it
+        self, rule_id: str, own: str | None, path: str | None, package: str | None, snippet: str | None, message: str
+    ) -> tuple[str, str]:
+        """What a finding's identity stands on, and its fingerprint before numbering. own: the tool's fingerprint."""
+        begin, begin_on_tool = self._heads.get(rule_id) or self._begin(rule_id)
+        if package is None and own is not None and own not in self._shared.untrusted:
+            digest, raw = begin_on_tool(), own.encode()
+            digest.update(b"%d:%b" % (len(raw), raw))
+            return "tool", digest.hexdigest()
+        digest = begin()
+        if package is not None:
+            where = self._on_package.get(path) or _place(self._on_package, "package", path)
+            digest.update(where + (self._purls.get(package) or self._purl(package)))
+            return "package", digest.hexdigest()
+        if snippet and (raw := b" ".join(snippet.encode().split())):
+            where = self._on_snippet.get(path) or _place(self._on_snippet, "snippet", path)
+            digest.update(b"%b%d:%b" % (where, len(raw), raw))
+            return "snippet", digest.hexdigest()
+        raw = message.encode().translate(None, _DIGITS)
+        where = self._on_message.get(path) or _place(self._on_message, "message", path)
+        digest.update(b"%b%d:%b" % (where, len(raw), raw))
+        return "message", digest.hexdigest()
 
 
-def _content(finding: Finding) -> tuple[str, bytes]:
-    if finding.snippet and (content := b" ".join(finding.snippet.encode().split())):
-        return "snippet", content
-    return "message", finding.message.encode().translate(None, _DIGITS)
+def _place(places: dict[str | None, bytes], basis: str, path: str | None) -> bytes:
+    where = image_path(path or "") if basis == "package" else path or ""
+    return places.setdefault(path, _part(basis) + _part(where))
 
 
 def numbered(fingerprint: str, number: int) -> str:

@@ -43,7 +43,7 @@ from penstock.findings.identity import (
 )
 from penstock.findings.mend import Unmendable, loads_loosely
 from penstock.findings.model import Marks
-from penstock.findings.survey import Sketch, survey
+from penstock.findings.survey import RunSketch, Sketch, outline, results_in, survey
 
 _marks = msgspec.json.Decoder(list[Marks]).decode
 
@@ -88,6 +88,8 @@ def open_report(data: bytes | Path, *, scope: Scope | None = None, where: str | 
 
 def _sketched(source: Source, where: str) -> tuple[Source, Sketch]:
     """The parts of a document; one in memory that is almost JSON is rewritten first."""
+    if isinstance(source, MemorySource) and (sketch := outline(source.data)) is not None:
+        return source, sketch
     try:
         return source, survey(source, where)
     except ReportError:
@@ -112,8 +114,10 @@ class ReportStream:
 
     def __init__(self, source: Source, sketch: Sketch, where: str, scope: Scope) -> None:
         self._source, self._where = source, where
-        self._runs = [(run, RunReader(run, number, scope)) for number, run in enumerate(sketch.runs or ())]
         self._prints = Fingerprinter(scope)
+        self._runs = [
+            (run, RunReader(run, number, scope, self._prints)) for number, run in enumerate(sketch.runs or ())
+        ]
         self._severities = dict.fromkeys(SEVERITIES, 0)
         self._suppressed = 0
 
@@ -155,11 +159,11 @@ class ReportStream:
 
         Raises: ReportError at the end if more than half of the results cannot be understood.
         """
-        untrusted = self._repeated_marks()
+        self._prints.untrusted = self._repeated_marks()
         numbers = NumberByArrival()
-        for reader, findings in self._read():
-            bases, prints = self._prints.identify(findings, untrusted, reader.tool, reader.category)
-            yield self._sealed(findings, bases, numbers.number(prints))
+        for findings in self._read():
+            prints = [finding.fingerprint for finding in findings]
+            yield self._sealed(findings, prints, numbers.number(prints))
         self._check()
 
     def read_all(self) -> tuple[Finding, ...]:
@@ -168,32 +172,39 @@ class ReportStream:
 
         Raises: ReportError if more than half of the results cannot be understood.
         """
-        batches = list(self._read())
+        findings: list[Finding] = []
+        for batch in self._read():
+            findings += batch
         self._check()
-        findings = [finding for _, batch in batches for finding in batch]
-        untrusted = repeated([finding.tool_fingerprint for finding in findings])
-        bases: list[str] = []
-        prints: list[str] = []
-        for reader, batch in batches:
-            some = self._prints.identify(batch, untrusted, reader.tool, reader.category)
-            bases += some[0]
-            prints += some[1]
-        return tuple(self._sealed(findings, bases, number_by_place(findings, prints)))
+        self._distrust(findings, repeated([finding.tool_fingerprint for finding in findings]))
+        prints = [finding.fingerprint for finding in findings]
+        return tuple(self._sealed(findings, prints, number_by_place(findings, prints)))
 
-    def _read(self) -> Iterator[tuple[RunReader, list[Finding]]]:
+    def _read(self) -> Iterator[list[Finding]]:
         for sketch, reader in self._runs:
+            if sketch.results is not None:
+                yield from results_in(sketch.results, reader.read_guess)
             for block in self._blocks(sketch.blocks):
-                yield reader, reader.read(block)
+                yield reader.read(block)
+
+    def _distrust(self, findings: Sequence[Finding], untrusted: frozenset[str]) -> None:
+        """Identify those findings by something else whose tools' fingerprints turned out to identify nothing."""
+        self._prints.untrusted = untrusted
+        for finding in findings if untrusted else ():
+            if finding.identity == "tool" and finding.tool_fingerprint in untrusted:
+                basis, value = self._prints.again(finding)
+                force_setattr(finding, "identity", basis)
+                force_setattr(finding, "fingerprint", value)
 
     def _blocks(self, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
         for start, end in spans:
             yield b"[" + self._source.read_at(start, end - start) + b"]"
 
-    def _sealed(self, findings: list[Finding], bases: list[str], prints: list[str]) -> list[Finding]:
-        """Give findings the identity that could not be known when they were made; nobody has seen them yet."""
-        for finding, basis, value in zip(findings, bases, prints, strict=True):
-            force_setattr(finding, "identity", basis)
-            force_setattr(finding, "fingerprint", value)
+    def _sealed(self, findings: list[Finding], prints: list[str], unique: list[str]) -> list[Finding]:
+        """Give findings alike the numbers that could not be known when they were made; nobody has seen them yet."""
+        for finding, value, other in zip(findings, prints, unique, strict=True) if unique is not prints else ():
+            if value is not other:
+                force_setattr(finding, "fingerprint", other)
         for name, count in count_severities(findings).items():
             self._severities[name] += count
         self._suppressed += sum([finding.suppressed for finding in findings])
@@ -204,15 +215,21 @@ class ReportStream:
         seen: set[int] = set()
         shared: set[str] = set()
         for sketch, _ in self._runs:
-            for block in self._blocks(sketch.blocks):
-                for mark in _marks_in(block) if b"ingerprints" in block else ():
-                    own = tool_fingerprint(mark.fingerprints, mark.partial_fingerprints)
-                    if own is not None and is_finding(mark.kind, mark.baseline_state):
-                        short = hash(own)
-                        if short in seen:
-                            shared.add(own)
-                        seen.add(short)
+            for mark in self._marks(sketch):
+                own = tool_fingerprint(mark.fingerprints, mark.partial_fingerprints)
+                if own is not None and is_finding(mark.kind, mark.baseline_state):
+                    short = hash(own)
+                    if short in seen:
+                        shared.add(own)
+                    seen.add(short)
         return frozenset(shared)
+
+    def _marks(self, sketch: RunSketch) -> Iterator[Marks]:
+        if sketch.results is not None:
+            for marks in results_in(sketch.results, _marks_in_guess):
+                yield from marks
+        for block in self._blocks(sketch.blocks):
+            yield from _marks_in(block)
 
     def _check(self) -> None:
         summary, quarantined = self.summary, self.quarantined
@@ -226,7 +243,16 @@ class ReportStream:
             )
 
 
+def _marks_in_guess(block: bytes) -> list[Marks] | None:
+    try:
+        return _marks_in(block)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
 def _marks_in(block: bytes) -> list[Marks]:
+    if b"ingerprints" not in block:
+        return []
     try:
         return _marks(block)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

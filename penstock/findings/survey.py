@@ -10,14 +10,17 @@ two results) and then proved: a block that is not a whole number of results does
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import msgspec
+import msgspec.structs
 from attrs import frozen
 
 from penstock.errors import ReportError
-from penstock.findings.documents import Source
+from penstock.findings.documents import Source, ViewSource
+
+T = TypeVar("T")
 
 BLOCK_BYTES = 256 * 1024
 _SPACE = re.compile(rb"[ \t\r\n]*")
@@ -26,12 +29,6 @@ _TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
 _text = msgspec.json.Decoder(str).decode
-
-RUN_PARTS = frozenset(
-    ("tool", "invocations", "originalUriBaseIds", "artifacts", "automationDetails", "taxonomies",
-     "logicalLocations", "versionControlProvenance")
-)  # fmt: skip
-"""The parts of a run that reading needs besides its results."""
 
 
 class Span(NamedTuple):
@@ -43,10 +40,15 @@ class Span(NamedTuple):
 
 @frozen
 class RunSketch:
-    """A run: its small parts as raw JSON by name, and where its results are."""
+    """
+    A run: its small parts as raw JSON by name, and where its results are.
+
+    blocks: the results of a document that is walked. results: the raw array of one that is in memory.
+    """
 
     parts: dict[str, bytes]
-    blocks: tuple[Span, ...]
+    blocks: tuple[Span, ...] = ()
+    results: memoryview | None = None
 
 
 @frozen
@@ -57,6 +59,62 @@ class Sketch:
     schema: bytes | None
     runs: tuple[RunSketch, ...] | None
     keys: frozenset[str]
+
+
+_ABSENT = msgspec.Raw(b"")
+
+
+class _RawRun(msgspec.Struct, gc=False, rename="camel"):
+    """A run, nothing of it decoded."""
+
+    results: msgspec.Raw = _ABSENT
+    tool: msgspec.Raw = _ABSENT
+    invocations: msgspec.Raw = _ABSENT
+    original_uri_base_ids: msgspec.Raw = _ABSENT
+    artifacts: msgspec.Raw = _ABSENT
+    automation_details: msgspec.Raw = _ABSENT
+    taxonomies: msgspec.Raw = _ABSENT
+    logical_locations: msgspec.Raw = _ABSENT
+    version_control_provenance: msgspec.Raw = _ABSENT
+
+
+class _RawLog(msgspec.Struct, gc=False, rename={"schema": "$schema"}):
+    """A document, nothing of its runs decoded."""
+
+    runs: list[_RawRun]
+    version: msgspec.Raw = _ABSENT
+    schema: msgspec.Raw = _ABSENT
+
+
+_PARTS = {one.encode_name: one.name for one in msgspec.structs.fields(_RawRun) if one.name != "results"}
+_raw_log = msgspec.json.Decoder(_RawLog).decode
+
+RUN_PARTS = frozenset(_PARTS)
+"""The parts of a run that reading needs besides its results."""
+
+
+def outline(data: bytes) -> Sketch | None:
+    """
+    The parts of a document in memory, by one decoding in which every part stays raw.
+
+    Returns: None if it is not as SARIF should be; `survey` tells what it is then.
+    """
+    try:
+        log = _raw_log(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    runs = tuple(_outlined(run) for run in log.runs)
+    return Sketch(_said(log.version), _said(log.schema), runs, frozenset(("runs",)))
+
+
+def _outlined(run: _RawRun) -> RunSketch:
+    parts = {name: said for name, field in _PARTS.items() if (said := _said(getattr(run, field))) is not None}
+    results = memoryview(run.results)
+    return RunSketch(parts, results=results if results[:1] == b"[" else None)
+
+
+def _said(raw: msgspec.Raw) -> bytes | None:
+    return bytes(raw) or None
 
 
 class _Truncated(Exception):
@@ -243,6 +301,35 @@ def _blocks(window: _Window) -> Iterator[Span]:
         start = window.base + window.at
         ended = _pass_block(window, border)
         yield Span(start, window.base + window.at)
+        window.take(b"]" if ended else b",")
+
+
+def results_in(array: memoryview, take: Callable[[bytes], T | None], block_bytes: int = BLOCK_BYTES) -> Iterator[T]:
+    """
+    Yield what `take` makes of each block of an array of results that is known to be JSON.
+
+    take: gets whole results, each block an array of its own, or a cut that was guessed wrongly; None says so.
+    """
+    window = _Window(ViewSource(array), "results", block_bytes)
+    window.take(b"[")
+    border: bytes | None = None
+    ended = window.peek() == ord("]")
+    while not ended:
+        window.peek()
+        window.grow(window.block)
+        border = _border(window) if border is None else border
+        ended = window.ends
+        length = window.data.rindex(b"]") if ended else window.data.rfind(border, 1) if border else 0
+        length += border.index(b"}") + 1 if border and not ended and length > 0 else 0
+        made = take(b"[" + window.data[:length] + b"]") if length > 0 else None
+        if made is None:
+            start = window.base
+            ended = _walk_block(window)
+            made = take(b"[" + bytes(array[start : window.base + window.at]) + b"]")
+        else:
+            window.at = length
+        if made is not None:
+            yield made
         window.take(b"]" if ended else b",")
 
 

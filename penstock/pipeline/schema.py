@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from penstock.pipeline.spec import Spec
+from penstock.pipeline.spec import Spec, Triggers
 from penstock.steps import step_types
 
 ADDRESS = "https://json-schema.org/draft/2020-12/schema"
@@ -17,6 +17,9 @@ def pipeline_schema() -> dict[str, Any]:
         definitions |= model.pop("$defs", {})
         model["properties"]["type"] = {"const": name, "description": step_type.model.summary}
         definitions[name] = model
+    kinds = list(Triggers.model_fields)
+    short = [{"enum": kinds}, {"type": "array", "items": {"enum": kinds}}]
+    definitions["Triggers"] = {"anyOf": [*short, definitions["Triggers"]]}
     steps = {"oneOf": [{"$ref": f"#/$defs/{name}"} for name in step_types()]}
     whole["properties"]["steps"] = {"type": "array", "minItems": 1, "maxItems": 2000, "items": steps}
     return {"$schema": ADDRESS, **whole, "title": "penstock.yaml", "$defs": definitions}

@@ -15,12 +15,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     StringConstraints,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import CoreSchema, core_schema
 
 WORKSPACE = "/workspace"
 _SIZE = re.compile(r"(\d{1,15})\s*([kmgt]?)(?:i?b)?")
@@ -77,6 +80,17 @@ def as_list(value: object) -> object:
     return value if isinstance(value, list | tuple) else [value]
 
 
+class OneOrMany:
+    """Marks a tuple for which one thing may stand that is no list, for the reader and for the JSON Schema."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(as_list, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        many = handler(schema)
+        return {"anyOf": [many["items"], many]}
+
+
 def size_bytes(value: object) -> object:
     """`512m`, `2g`, or a number of bytes → bytes; k, m and g are powers of 1024, as in Docker."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -122,7 +136,7 @@ StepName = Annotated[str, StringConstraints(pattern=_STEP_NAME)]
 ArtifactKey = Annotated[str, StringConstraints(pattern=_ARTIFACT_KEY)]
 EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
 SecretName = Annotated[str, StringConstraints(pattern=_SECRET_NAME)]
-Patterns = Annotated[tuple[str, ...], BeforeValidator(as_list)]
+Patterns = Annotated[tuple[str, ...], OneOrMany()]
 WorkspacePattern = Annotated[WorkspacePath, AfterValidator(glob_pattern)]
 Version = Annotated[Literal[1], BeforeValidator(known_version)]
 EnvValue = Annotated[
@@ -153,7 +167,7 @@ class Retry(Model):
     """Whether a step that did not succeed is tried again."""
 
     max: int = Field(ge=1, le=10, description="How many more attempts.")
-    on: Annotated[tuple[Literal["infra", "failure"], ...], BeforeValidator(as_list)] = Field(
+    on: Annotated[tuple[Literal["infra", "failure"], ...], OneOrMany()] = Field(
         ("infra",),
         description="infra: Penstock, its engine or a server failed. failure: the step did, or its time ran out.",
     )
@@ -214,7 +228,7 @@ class StepFields(Model):
     type: str = Field(description="One of the step types, such as step.shell_exec.")
     needs: tuple[StepName, ...] = Field((), description="Steps that must succeed first; their artifacts are there.")
     timeout: Duration = Field(3600, description="How long the step may take: 90s, 5m, 1h30m.")
-    when: Annotated[tuple[When, ...], BeforeValidator(as_list)] = Field(
+    when: Annotated[tuple[When, ...], OneOrMany()] = Field(
         (), description="Run only if one of these conditions holds; else the step is skipped."
     )
     retry: Retry | None = Field(None, description="Try again when it did not succeed.")
@@ -251,7 +265,7 @@ class ContainedFields(StepFields):
     cpu: float | None = Field(None, gt=0, le=1024, description="Processors at most; 0.5 is half of one.")
     memory: Size | None = Field(None, description="Memory at most: 512m, 2g.")
     pids: int | None = Field(None, ge=8, le=1_000_000, description="Processes and threads at most.")
-    cache: Annotated[tuple[CacheEntry, ...], BeforeValidator(as_list)] = Field(
+    cache: Annotated[tuple[CacheEntry, ...], OneOrMany()] = Field(
         (), description="Folders kept from run to run."
     )
 
@@ -306,7 +320,7 @@ class Triggers(Model):
     tag: Filter | None = None
     pull_request: Filter | None = None
     release: Filter | None = None
-    schedule: Annotated[tuple[Schedule, ...], BeforeValidator(as_list)] = ()
+    schedule: Annotated[tuple[Schedule, ...], OneOrMany()] = ()
     manual: Filter | None = Field(default_factory=Filter, description="Started by a person; always possible.")
 
     @model_validator(mode="before")
@@ -371,7 +385,7 @@ class Spec(Model):
     version: Version = Field(description="The version of this format: 1.")
     on: Triggers | None = Field(None, description="What starts a run; default: pushes and pull requests.")
     concurrency: Concurrency | None = Field(None, description="Runs that must not overlap.")
-    include: Annotated[tuple[Include, ...], BeforeValidator(as_list)] = Field((), description="Templates.")
+    include: Annotated[tuple[Include, ...], OneOrMany()] = Field((), description="Templates.")
     matrix: Matrix | None = Field(None, description="Steps that name ${{ matrix.x }} run once per combination.")
     services: dict[StepName, Service] = Field({}, description="What steps may have beside them, by name.")
     defaults: Defaults = Defaults()

@@ -3,37 +3,68 @@
 import fcntl
 import os
 import re
-import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
 
 from penstock.errors import InputError, NotFoundError, PlatformError
+from penstock.sources.command import Bounds, TooLarge, git
+from penstock.sources.login import Login, given_to_git
 
-TIMEOUT_S = 300.0
 _LATEST_S = 253_402_300_799  # the last second of the year 9999: a commit may claim any time, datetime ends there
 FORKS, PULL_REQUESTS = "refs/penstock/forks", "refs/penstock/pull-requests"  # in mirrors
 COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-_PROTOCOLS = "https:http:ssh:file"
-_GUARDS = (
-    *("-c", "core.hooksPath=/dev/null"),
-    *(
-        "-c",
-        "core.fsmonitor=false",
-        "-c",
-        "submodule.recurse=false",
-        "-c",
-        "gc.auto=0",
-        "-c",
-        "maintenance.auto=false",
-        "-c",
-        "advice.detachedHead=false",
-    ),
-    *("-c", "safe.directory=*"),
-)
+_MOST_PACKS = 50  # then a mirror's packs are joined; each fetch brings one
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
+_LARGEST_POINTER_BYTES = 1024
+# Filters are commands of this machine's own configuration; Git LFS would fetch from wherever the repository says.
+_NO_LFS = ("-c", "filter.lfs.smudge=", "-c", "filter.lfs.process=", "-c", "filter.lfs.required=false")
+
+
+@attrs.frozen
+class Limits:
+    """
+    What a repository may take.
+
+    mirror_bytes: of its packs. checkout_bytes, files: of one commit's files. fetch_s: of bringing a mirror up to date.
+    """
+
+    mirror_bytes: int = 20 * 1024**3
+    checkout_bytes: int = 20 * 1024**3
+    files: int = 1_000_000
+    fetch_s: float = 900.0
+
+
+LIMITS = Limits()
+
+
+@attrs.frozen
+class Remote:
+    """Where a repository is, and who Penstock is there; without a login whoever runs Penstock."""
+
+    url: str
+    login: Login | None = None
+
+
+@attrs.frozen
+class CheckedOut:
+    """What a checkout wrote. lfs_pointers: paths of files whose content Git LFS keeps elsewhere."""
+
+    files: int
+    size_bytes: int
+    lfs_pointers: tuple[str, ...] = ()
+
+    def lfs_note(self) -> str | None:
+        """A line for the log; None when there is nothing to say."""
+        if not self.lfs_pointers:
+            return None
+        some = ", ".join(repr(path)[1:-1] for path in self.lfs_pointers[:3])
+        more = f" and {len(self.lfs_pointers) - 3} more" if len(self.lfs_pointers) > 3 else ""
+        return f"Git LFS pointers are left as they are, their contents are not fetched: {some}{more}"
 
 
 @attrs.frozen
@@ -53,9 +84,15 @@ class Repository:
 
     git_dir: Path
 
-    def run(self, *words: str, env: Mapping[str, str] | None = None) -> bytes:
+    def run(
+        self,
+        *words: str,
+        env: Mapping[str, str] | None = None,
+        bounds: Bounds | None = None,
+        data: bytes | None = None,
+    ) -> bytes:
         """The output of a git command in this repository."""
-        return git("--git-dir", str(self.git_dir), *words, env=env)
+        return git("--git-dir", str(self.git_dir), *words, env=env, bounds=bounds, data=data)
 
     def resolve(self, revision: str) -> str:
         """
@@ -98,15 +135,46 @@ class Repository:
         except PlatformError:  # a folder, or a submodule
             return None
 
-    def check_out(self, commit: str, folder: Path) -> None:
-        """Write the commit's files into an empty folder. It holds no `.git`."""
+    def check_out(self, commit: str, folder: Path, limits: Limits = LIMITS) -> CheckedOut:
+        """
+        Write the commit's files into an empty folder. It holds no `.git`; Git LFS's pointers stay pointers.
+
+        Raises: InputError before anything is written when they are too many or too large.
+        """
+        sizes = self._sizes(commit, limits)
         folder.mkdir(parents=True, exist_ok=True)
         index = folder.parent / f".{folder.name}.index"
         try:
-            words = ("--work-tree", str(folder), "checkout", "--force", "--quiet", commit, "--", ".")
+            words = ("--work-tree", str(folder), *_NO_LFS, "checkout", "--force", "--quiet", commit, "--", ".")
             self.run(*words, env={"GIT_INDEX_FILE": str(index)})
         finally:
             index.unlink(missing_ok=True)
+        return CheckedOut(len(sizes), sum(sizes.values()), tuple(self._lfs_pointers(folder, sizes)))
+
+    def _sizes(self, commit: str, limits: Limits) -> dict[str, int]:
+        """Path → bytes of every file. Trees may hold each other ten times over, so the listing is bounded."""
+        bounds = Bounds(output_bytes=max(limits.files, 100) * 300)
+        try:
+            listing = self.run("ls-tree", "-r", "-l", "-z", commit, bounds=bounds)
+        except TooLarge as error:
+            raise self._too_much(commit, f"more than {limits.files} files") from error
+        rows = (entry.split(b"\t", 1) for entry in listing.split(b"\0") if entry)
+        sizes = {os.fsdecode(path): int(about.split()[3].replace(b"-", b"0")) for about, path in rows}
+        if len(sizes) > limits.files:
+            raise self._too_much(commit, f"{len(sizes)} files, more than {limits.files}")
+        if (total := sum(sizes.values())) > limits.checkout_bytes:
+            raise self._too_much(commit, f"{total / 1e6:.0f} MB of files, more than {limits.checkout_bytes / 1e6:.0f}")
+        return sizes
+
+    def _too_much(self, commit: str, what: str) -> InputError:
+        return InputError(f"it has {what}", where=f"commit {commit[:12]}", remedy="leave out what is no source")
+
+    def _lfs_pointers(self, folder: Path, sizes: Mapping[str, int]) -> Iterator[str]:
+        if not any(path == ".gitattributes" or path.endswith("/.gitattributes") for path in sizes):
+            return
+        for path, size in sizes.items():
+            if len(_LFS_POINTER) < size <= _LARGEST_POINTER_BYTES and _begins(folder / path, _LFS_POINTER):
+                yield path
 
     def files(self, commit: str) -> dict[str, str]:
         """Every file of a commit by its path → mode and hash of its content."""
@@ -194,31 +262,80 @@ _SNAPSHOT_IDENTITY = {
 }
 
 
-def mirror(url: str, folder: Path) -> Repository:
-    """A bare mirror of `url` in `folder`, made or brought up to date; by one at a time, git's locks do not wait."""
-    return _fetch(url, folder, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+def _begins(path: Path, words: bytes) -> bool:
+    """Whether a file begins so; a link is not followed."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            return file.read(len(words)) == words
+    except OSError:
+        return False
 
 
-def fetch_pull_request(url: str, folder: Path, ref: str, *, fork: bool) -> Repository:
+def mirror(remote: Remote | str, folder: Path, limits: Limits = LIMITS) -> Repository:
+    """
+    A bare mirror of a remote in `folder`, made or brought up to date; by one at a time, git's locks do not wait.
+
+    Raises: PlatformError when git fails, InputError when the repository is larger than it may be.
+    """
+    return _fetch(remote, folder, limits, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+
+
+def fetch_pull_request(
+    remote: Remote | str, folder: Path, ref: str, *, fork: bool, limits: Limits = LIMITS
+) -> Repository:
     """
     The mirror with one more ref: a pull request's head, kept apart from branches and tags.
 
     ref: as the forge calls it, such as refs/pull/7/head. fork: its commits are nobody's whom the project knows.
-    Raises: PlatformError, also when the remote has no such ref.
+    Raises: PlatformError, also when the remote has no such ref; InputError when it is too large.
     """
     name = ref.removeprefix("refs/")
-    return _fetch(url, folder, f"+{ref}:{FORKS if fork else PULL_REQUESTS}/{name}")
+    return _fetch(remote, folder, limits, f"+{ref}:{FORKS if fork else PULL_REQUESTS}/{name}")
 
 
-def _fetch(url: str, folder: Path, *refspecs: str) -> Repository:
+def _fetch(remote: Remote | str, folder: Path, limits: Limits, *refspecs: str) -> Repository:
+    remote = _remote(remote)
     folder.parent.mkdir(parents=True, exist_ok=True)
     repository = Repository(folder)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "HEAD").exists():
-            git("init", "--quiet", "--bare", str(folder))
-        repository.run("fetch", "--quiet", "--prune", "--no-tags", "--end-of-options", url, *refspecs)
+            git("init", "--quiet", "--bare", "--template=", str(folder))
+        with _room(repository, limits) as file_bytes, given_to_git(remote.login, remote.url) as env:
+            words = ("fetch", "--quiet", "--prune", "--no-tags", "--end-of-options", remote.url, *refspecs)
+            # All in one pack, whose size is bounded; loose objects would each have a bound of their own.
+            packed = ("-c", "fetch.unpackLimit=1")
+            repository.run(*packed, *words, env=env, bounds=Bounds(limits.fetch_s, file_bytes=file_bytes))
+        _join_packs(repository)
     return repository
+
+
+@contextmanager
+def _room(repository: Repository, limits: Limits) -> Iterator[int]:
+    """How many bytes the next pack may have. What a fetch that failed has left behind is removed."""
+    packs = repository.git_dir / "objects" / "pack"
+    room = max(limits.mirror_bytes - sum(path.stat().st_size for path in packs.glob("pack-*.pack")), 1)
+    try:
+        yield room
+    except PlatformError as error:
+        left = list(packs.glob("tmp_*"))
+        full = any(path.stat().st_size >= room // 512 * 512 for path in left)
+        for path in left:
+            path.unlink(missing_ok=True)
+        if full:
+            what = f"the repository is larger than {limits.mirror_bytes / 1e6:.0f} MB"
+            raise InputError(what, remedy="keep large files out of git") from error
+        raise
+
+
+def _join_packs(repository: Repository) -> None:
+    packs = repository.git_dir / "objects" / "pack"
+    if sum(1 for _ in packs.glob("pack-*.pack")) > _MOST_PACKS:
+        repository.run("repack", "--geometric=2", "-d", "-q")
+
+
+def _remote(remote: Remote | str) -> Remote:
+    return Remote(remote) if isinstance(remote, str) else remote
 
 
 @attrs.frozen
@@ -229,72 +346,67 @@ class RemoteHead:
     object: str
 
 
-def ls_remote(url: str, *, tags: bool = False) -> dict[str, str]:
+def ls_remote(remote: Remote | str, *, tags: bool = False) -> dict[str, str]:
     """Branch heads of a remote (and tags): full ref name → commit."""
-    return {ref: head.commit for ref, head in list_remote(url, tags=tags).items()}
+    return {ref: head.commit for ref, head in list_remote(remote, tags=tags).items()}
 
 
-def list_remote(url: str, *, tags: bool = True) -> dict[str, RemoteHead]:
+def list_remote(remote: Remote | str, *, tags: bool = True) -> dict[str, RemoteHead]:
     """Branch heads of a remote (and tags) by full ref name."""
     kinds = ("--heads", "--tags") if tags else ("--heads",)
-    listing = git("ls-remote", *kinds, "--end-of-options", url).decode("utf-8", "replace")
-    found = {ref: commit for commit, ref in (line.split("\t") for line in listing.splitlines())}
+    listing = _ask(remote, *kinds)
+    found = {ref: commit for commit, ref in (line.split("\t", 1) for line in listing.split("\n") if line)}
     # An annotated tag is an object of its own; the line after it says which commit it is of.
     plain = {ref: target for ref, target in found.items() if not ref.endswith("^{}")}
     return {ref: RemoteHead(found.get(f"{ref}^{{}}", target), target) for ref, target in plain.items()}
 
 
-def default_branch(url: str) -> str:
+def default_branch(remote: Remote | str) -> str:
     """The branch that a remote's HEAD names, without `refs/heads/`; `main` when it names none."""
-    listing = git("ls-remote", "--symref", "--end-of-options", url, "HEAD").decode()
-    match = re.search(r"^ref: refs/heads/(\S+)\s+HEAD$", listing, re.MULTILINE)
+    match = re.search(r"^ref: refs/heads/(\S+)\s+HEAD$", _ask(remote, "--symref", end=("HEAD",)), re.MULTILINE)
     return match[1] if match else "main"
 
 
-def git(*words: str, env: Mapping[str, str] | None = None, guarded: bool = True) -> bytes:
+def _ask(remote: Remote | str, *options: str, end: tuple[str, ...] = ()) -> str:
+    remote = _remote(remote)
+    with given_to_git(remote.login, remote.url) as env:
+        listing = git("ls-remote", *options, "--end-of-options", remote.url, *end, env=env)
+    return listing.decode("utf-8", "replace")
+
+
+def push(repository: Repository, remote: Remote | str, commit: str, branch: str) -> None:
     """
-    Run git within a time limit.
+    Put a commit on a branch of the remote, never by force; the remote's own hooks run.
 
-    guarded: hooks off and few protocols; False only for a push to a repository of one's own, whose hook must run.
-
-    Raises: PlatformError with git's own last line.
+    Raises: PlatformError with git's reason when the remote refuses.
     """
-    command: Sequence[str] = ("git", *(_GUARDS if guarded else ()), *words)
-    own = {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "/bin/true", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
-    own["GIT_ALLOW_PROTOCOL"] = _PROTOCOLS  # stronger than protocol.*.allow, which a repository's own config can set
-    try:
-        done = subprocess.run(
-            command,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            env={**_without_git(os.environ), **own, **(env or {})},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise PlatformError(f"git {_verb(words)} took longer than {TIMEOUT_S:.0f} s") from error
-    except OSError as error:
-        raise PlatformError("the git command was not found", remedy="install git and put it on PATH") from error
-    if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit code {done.returncode}"]
-        told = [line for line in lines if line.startswith(("fatal:", "error:"))]
-        raise PlatformError(f"git {_verb(words)} failed: {(told or lines)[-1]}")
-    return done.stdout
+    remote = _remote(remote)
+    with given_to_git(remote.login, remote.url) as env:
+        repository.run("push", "--quiet", "--end-of-options", remote.url, f"{commit}:refs/heads/{branch}", env=env)
 
 
-def _without_git(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what would point git at another repository, as inside a hook."""
-    keep = {"GIT_SSL_CAINFO", "GIT_SSH", "GIT_SSH_COMMAND"}
-    return {name: value for name, value in environment.items() if not name.startswith("GIT_") or name in keep}
+def commit_file(
+    repository: Repository, path: str, content: bytes, *, onto: str | None, message: str, author: str = "Penstock"
+) -> str:
+    """
+    A commit that no branch holds, with one file changed or added. onto: the commit before; None for the first.
+
+    Returns: its hash.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        env = {"GIT_INDEX_FILE": str(Path(folder, "index")), **_identity(author)}
+        if onto:
+            repository.run("read-tree", onto, env=env)
+        blob = repository.run("hash-object", "-w", "--stdin", data=content).decode().strip()
+        repository.run("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", env=env)
+        tree = repository.run("write-tree", env=env).decode().strip()
+        parents = ("-p", onto) if onto else ()
+        return repository.run("commit-tree", tree, *parents, env=env, data=message.encode()).decode().strip()
 
 
-def _verb(words: Sequence[str]) -> str:
-    skip = 0
-    for word in words:
-        if skip:
-            skip -= 1
-        elif word in ("--git-dir", "--work-tree", "-C"):
-            skip = 1
-        else:
-            return word
-    return ""
+def _identity(name: str) -> dict[str, str]:
+    return {
+        f"GIT_{who}_{what}": value
+        for who in ("AUTHOR", "COMMITTER")
+        for what, value in (("NAME", name), ("EMAIL", "penstock@localhost"))
+    }

@@ -1,7 +1,9 @@
 """Connected repositories."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 import sqlalchemy as sa
@@ -10,11 +12,31 @@ from sqlalchemy.dialects.postgresql import insert
 from penstock.errors import ConflictError, InputError, NotFoundError, PlatformError
 from penstock.pipeline.complaints import suggestion
 from penstock.settings import Settings
-from penstock.sources.git import COMMIT, Repository, default_branch, fetch_pull_request, ls_remote, mirror
+from penstock.sources.git import COMMIT, Remote, Repository, default_branch, fetch_pull_request, ls_remote, mirror
+from penstock.sources.login import Login, login_of
 from penstock.state.tables import heads, projects
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-RESERVED = frozenset({"penstock-hooks"})  # the vault keeps the secrets of hooks under it, out of every step's reach
+VAULT_PROJECT = "penstock-git"
+# What the vault keeps under these names is out of every step's reach.
+RESERVED = frozenset({"penstock-hooks", VAULT_PROJECT})
+
+
+@attrs.frozen
+class Connection:
+    """
+    How Penstock reaches a repository and its forge; all None: as whoever runs Penstock, at no forge that is known.
+
+    forge, api_url: what answers there. login, token: names of secrets in the vault's `penstock-git`: for git, and for
+    the forge's API. hook: Penstock's own address for it; forge_hook: what the forge calls the hook that it made.
+    """
+
+    forge: str | None = None
+    api_url: str | None = None
+    login: str | None = None
+    token: str | None = None
+    hook: str | None = None
+    forge_hook: str | None = None
 
 
 @attrs.frozen
@@ -25,6 +47,21 @@ class Project:
     url: str
     default_branch: str
     polled: bool = True
+    connection: Connection = attrs.field(factory=Connection)
+
+    def remote(self, settings: Settings) -> Remote:
+        """
+        Where git fetches from, with its login from the vault.
+
+        Raises: NotFoundError when the vault lacks the login, PlatformError when it is away.
+        """
+        if self.connection.login is None:
+            return Remote(self.url)
+        from penstock.vault import open_vault
+
+        secret = open_vault(settings).read(VAULT_PROJECT, self.connection.login)
+        known_hosts = settings.home / "known_hosts"
+        return Remote(self.url, login_of(secret, forge=self.connection.forge, known_hosts=known_hosts))
 
     def mirror_folder(self, settings: Settings) -> Path:
         """Where its mirror lies."""
@@ -43,9 +80,10 @@ class Project:
         """
         repository = self.repository(settings)
         if not ((repository.git_dir / "HEAD").exists() and repository.has(commit)):
-            repository = mirror(self.url, repository.git_dir)
+            remote = self.remote(settings)
+            repository = mirror(remote, repository.git_dir)
             if pull_request and pull_request.ref and not repository.has(commit):
-                fetch_pull_request(self.url, repository.git_dir, pull_request.ref, fork=pull_request.fork)
+                fetch_pull_request(remote, repository.git_dir, pull_request.ref, fork=pull_request.fork)
         if not repository.has(commit):
             raise NotFoundError(self._no_commit(commit, pull_request), where=self.name)
         if not (pull_request and pull_request.fork) and repository.is_only_of_forks(repository.resolve(commit)):
@@ -64,7 +102,7 @@ class Project:
 
         Raises: NotFoundError when the remote has no such ref, PlatformError when git fails.
         """
-        repository = mirror(self.url, self.mirror_folder(settings))
+        repository = mirror(self.remote(settings), self.mirror_folder(settings))
         return repository, repository.resolve(ref)
 
 
@@ -76,20 +114,20 @@ class PullRequestHead:
     fork: bool
 
 
-def add_project(database: sa.Engine, name: str, url: str) -> Project:
+def add_project(database: sa.Engine, name: str, url: str, *, login: Login | None = None) -> Project:
     """
     Connect a repository; the same name and address again is fine.
 
+    login: for asking it now; what is used later is set with `set_connection`.
+
     Raises: InputError for a name or address that cannot be used, ConflictError when the name is another's.
     """
-    if not NAME.fullmatch(name):
-        raise InputError(f'"{name}" is no name for a project', remedy="use small letters, digits, - and _")
-    if name in RESERVED:
-        raise InputError(f'"{name}" is Penstock\'s own', where="name", remedy="choose another name")
-    _check_url(url)
+    check_name(name)
+    check_url(url)
+    remote = Remote(url, login)
     try:
-        project = Project(name, url, default_branch(url))
-        tags = {ref: commit for ref, commit in ls_remote(url, tags=True).items() if ref.startswith("refs/tags/")}
+        project = Project(name, url, default_branch(remote))
+        tags = {ref: commit for ref, commit in ls_remote(remote, tags=True).items() if ref.startswith("refs/tags/")}
     except PlatformError as error:
         raise InputError(str(error), where=url, remedy="give an address that `git ls-remote` can read") from error
     row = {"name": name, "url": url, "default_branch": project.default_branch}
@@ -105,13 +143,22 @@ def add_project(database: sa.Engine, name: str, url: str) -> Project:
     return found
 
 
+def check_name(name: str) -> None:
+    """Raises: InputError for what is no name of a project."""
+    if not NAME.fullmatch(name):
+        raise InputError(f'"{name}" is no name for a project', remedy="use small letters, digits, - and _")
+    if name in RESERVED:
+        raise InputError(f'"{name}" is Penstock\'s own', where="name", remedy="choose another name")
+
+
 def _check_alike(database: sa.Engine, name: str) -> None:
     for other in list_projects(database):
         if other.name != name and other.name.replace("-", "_") == name.replace("-", "_"):
             raise ConflictError(f'there is a project "{other.name}"', remedy="differ in more than - and _")
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
+    """Raises: InputError for what is no address, or holds credentials; none is repeated."""
     if url.startswith("-") or "::" in url or any(ord(char) < 33 for char in url):
         raise InputError("this is no address of a repository", where="url", remedy="give https://, ssh:// or a path")
     # A name alone may be a token, as in https://TOKEN@github.com.
@@ -131,7 +178,34 @@ def list_projects(database: sa.Engine) -> tuple[Project, ...]:
     """By name."""
     with database.connect() as connection:
         rows = connection.execute(sa.select(projects).order_by(projects.c.name)).mappings()
-        return tuple(Project(row["name"], row["url"], row["default_branch"], row["polled"]) for row in rows)
+        return tuple(_project(row) for row in rows)
+
+
+def _project(row: Mapping[Any, Any]) -> Project:
+    own = (row[name] for name in ("name", "url", "default_branch", "polled"))
+    return Project(*own, Connection(**row["connection"]))
+
+
+def set_connection(
+    database: sa.Engine,
+    name: str,
+    connection: Connection,
+    *,
+    default_branch: str | None = None,
+    polled: bool | None = None,
+) -> Project:
+    """
+    Change how a repository is reached; what is None stays.
+
+    Raises: NotFoundError.
+    """
+    get_project(database, name)
+    given = {"default_branch": default_branch, "polled": polled}
+    values = {key: value for key, value in given.items() if value is not None}
+    values["connection"] = {key: value for key, value in attrs.asdict(connection).items() if value is not None}
+    with database.begin() as engine:
+        engine.execute(sa.update(projects).where(projects.c.name == name).values(values))
+    return get_project(database, name)
 
 
 def remove_project(database: sa.Engine, name: str) -> None:

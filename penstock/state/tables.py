@@ -26,8 +26,9 @@ projects = sa.Table(
     sa.Column("url", sa.Text, nullable=False),
     sa.Column("default_branch", sa.Text, nullable=False),
     sa.Column("polled", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("connection", JSONB, nullable=False, server_default="{}"),
     _now("created_at"),
-    comment="One row per connected repository.",
+    comment="One row per connected repository; `connection` names its forge, and its secrets in the vault.",
 )
 
 graphs = sa.Table(

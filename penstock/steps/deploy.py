@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from penstock.deploy.health import HealthCheck
 from penstock.deploy.plan import ContainerSettings, DeploymentPlan, Service, ServiceConfiguration, TargetName
@@ -18,11 +18,11 @@ from penstock.pipeline.spec import (
     EnvValue,
     Kind,
     Model,
+    OneOrMany,
     SecretName,
     Size,
     StepFields,
     StepName,
-    as_list,
 )
 from penstock.steps.context import Artifact, StepContext, StepResult, Verdict
 
@@ -102,7 +102,7 @@ class Config(Login, StepFields):
         description="Variables that hold a secret named in `secrets`, read when an instance starts. In a container, "
         "NAME_FILE names a file that holds it.",
     )
-    volumes: Annotated[tuple[str, ...], BeforeValidator(as_list)] = Field(
+    volumes: Annotated[tuple[str, ...], OneOrMany()] = Field(
         (), max_length=50, description="name:/path of what the container keeps over releases."
     )
     cpu: float | None = Field(None, gt=0, le=1024, description="Processors at most; 0.5 is half of one.")

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from penstock.errors import StepFailure
 from penstock.images.logins import Login, account_of
 from penstock.images.names import ImageText, TagText, is_image_id, parse_image
-from penstock.pipeline.spec import Kind, StepFields, as_list
+from penstock.pipeline.spec import Kind, OneOrMany, StepFields
 from penstock.steps.context import StepContext, StepResult
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Config(Login, StepFields):
     outputs: ClassVar[tuple[str, ...]] = ("digest", "reference", "image")
 
     image: ImageText = Field(description="An image that an earlier step built, by its name or its id.")
-    to: Annotated[tuple[TagText, ...], BeforeValidator(as_list)] = Field(
+    to: Annotated[tuple[TagText, ...], OneOrMany()] = Field(
         (), max_length=20, description="Names in registries; default: the image's own name."
     )
     insecure: bool = Field(

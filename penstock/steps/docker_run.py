@@ -8,7 +8,7 @@ from penstock import engines
 from penstock.errors import StepFailure
 from penstock.images.container import Container, Port, Volume, parse_port, parse_volume
 from penstock.images.names import EXPRESSION, ImageText, is_pinned, parse_image
-from penstock.pipeline.spec import EnvName, EnvValue, Kind, Probe, SecretName, Size, StepFields, as_list
+from penstock.pipeline.spec import EnvName, EnvValue, Kind, OneOrMany, Probe, SecretName, Size, StepFields
 from penstock.steps.context import StepContext, StepResult
 from penstock.steps.workspace import tail_of
 
@@ -33,10 +33,10 @@ class Config(StepFields):
     outputs: ClassVar[tuple[str, ...]] = ("exit_code", "host", "port", "address", "ports")
 
     image: ImageText = Field(description="The image: one that an earlier step built, or one of a registry.")
-    command: Annotated[tuple[str, ...], BeforeValidator(as_list)] | None = Field(
+    command: Annotated[tuple[str, ...], OneOrMany()] | None = Field(
         None, description="Words for the image's entrypoint; default: the image's own."
     )
-    entrypoint: Annotated[tuple[str, ...], BeforeValidator(as_list)] | None = Field(
+    entrypoint: Annotated[tuple[str, ...], OneOrMany()] | None = Field(
         None, description="What to start instead of the image's own entrypoint."
     )
     env: dict[EnvName, EnvValue] = Field({}, description="Variables of the container.")
@@ -48,7 +48,7 @@ class Config(StepFields):
     ports: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
         (), max_length=50, description="Ports of the container to publish on this machine alone: 80, or 8080:80."
     )
-    volumes: Annotated[tuple[str, ...], BeforeValidator(as_list)] = Field(
+    volumes: Annotated[tuple[str, ...], OneOrMany()] = Field(
         (), max_length=50, description="./folder:/path of the workspace, or name:/path that the run's steps share."
     )
     network: bool = Field(False, description="Whether it may reach the network; with ports it can.")

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from penstock.pipeline.spec import Model, as_list
+from penstock.pipeline.spec import Model, OneOrMany
 from penstock.scanners import (
     VULNERABILITIES,
     DatabaseRequest,
@@ -41,9 +41,9 @@ class PackageScanFields(ScanFields):
     """What the scans of packages may say besides."""
 
     scanner: str
-    look_for: Annotated[
-        tuple[Literal["vulnerabilities", "secrets", "misconfiguration"], ...], BeforeValidator(as_list)
-    ] = Field(VULNERABILITIES, min_length=1, description="What to look for; all but vulnerabilities with trivy alone.")
+    look_for: Annotated[tuple[Literal["vulnerabilities", "secrets", "misconfiguration"], ...], OneOrMany()] = Field(
+        VULNERABILITIES, min_length=1, description="What to look for; all but vulnerabilities with trivy alone."
+    )
     database: Database = Field(Database(), description="Where the knowledge of vulnerabilities comes from.")
 
     @model_validator(mode="after")

@@ -4,13 +4,17 @@ The questions of the dashboards and notebooks: each a function from a connection
 None as a parameter means "all". Times are UTC.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from penstock.errors import InputError
+
 if TYPE_CHECKING:
     import pandas as pd
+
+SEVERITY_NAMES = ("critical", "high", "medium", "low", "info")
 
 _WORST_FIRST = "array_position(['critical', 'high', 'medium', 'low', 'info'], {})"
 
@@ -22,9 +26,7 @@ _LATEST_SCANS = """
     GROUP BY ALL
 """
 
-_BY_SEVERITY = ", ".join(
-    f"count(*) FILTER (severity = '{name}') AS {name}" for name in ("critical", "high", "medium", "low", "info")
-)
+_BY_SEVERITY = ", ".join(f"count(*) FILTER (severity = '{name}') AS {name}" for name in SEVERITY_NAMES)
 
 
 def runs(
@@ -80,6 +82,8 @@ def open_findings(
     *,
     project: str | None = None,
     branch: str | None = None,
+    branches: Sequence[str] | None = None,
+    environment: str | None = None,
     severity: str | None = None,
     limit: int = 10_000,
 ) -> "pd.DataFrame":
@@ -87,6 +91,8 @@ def open_findings(
     One row per open finding per branch, worst first then oldest: the columns of `findings` as last seen, with
     `branch`, `introduced_commit`, `introduced_at`, `introduced_by`, `baseline`, `reopened` and `age_days`.
     Suppressed and fixed findings are left out.
+
+    branches: several names in place of `branch`. environment: only what is in a commit that is live there too.
     """
     return _frame(
         connection,
@@ -95,6 +101,11 @@ def open_findings(
             SELECT * FROM finding_history
             WHERE state = 'open'
                 AND ($project IS NULL OR project = $project) AND ($branch IS NULL OR branch = $branch)
+                AND ($branches IS NULL OR list_contains($branches, branch))
+                AND ($environment IS NULL OR (project, fingerprint) IN (
+                    SELECT (findings.project, fingerprint) FROM findings JOIN releases USING (project, commit)
+                    WHERE releases.environment = $environment AND releases.state = 'live'
+                ))
         )
         SELECT
             findings.*,
@@ -115,6 +126,8 @@ def open_findings(
         """,
         project=project,
         branch=branch,
+        branches=list(branches) if branches is not None else None,
+        environment=environment,
         severity=severity,
         limit=limit,
     )
@@ -285,6 +298,211 @@ def scanner_health(connection: duckdb.DuckDBPyConnection, *, project: str | None
         """,
         project=project,
     )
+
+
+_DEPLOYMENTS = """
+    WITH made AS (
+        SELECT *, coalesce(live_at, created_at) AS at, min(number) OVER same_commit AS first_number
+        FROM releases
+        WHERE state <> 'pending' AND environment = $environment AND ($project IS NULL OR project = $project)
+        WINDOW same_commit AS (PARTITION BY project, environment, service, commit, live_at IS NULL)
+    ), live AS (
+        SELECT project, environment, service, number,
+            coalesce(lag(first_number) OVER line > first_number, false) AS is_rollback,
+            coalesce(lead(first_number) OVER line < first_number, false) AS is_taken_back
+        FROM made WHERE live_at IS NOT NULL
+        WINDOW line AS (PARTITION BY project, environment, service ORDER BY number)
+    )
+    SELECT made.project, made.environment, made.service, made.number, made.commit, made.run_id, made.at, made.live_at,
+        coalesce(live.is_rollback, false) AS is_rollback,
+        CASE WHEN made.live_at IS NULL THEN 'never got traffic' WHEN live.is_taken_back THEN 'taken back' END AS failure,
+        min(made.live_at) OVER later AS mended_at,
+        CASE WHEN failure IS NOT NULL THEN epoch(mended_at - made.at) END AS restore_s
+    FROM made LEFT JOIN live USING (project, environment, service, number)
+    WINDOW later AS (
+        PARTITION BY project, environment, service ORDER BY number ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
+    )
+"""
+
+_LEAD_TIMES = """
+    SELECT commits.project, commits.commit, commits.author, commits.committed_at, shipped.live_at,
+        epoch(shipped.live_at - commits.committed_at) AS lead_s
+    FROM commits
+    ASOF JOIN (
+        SELECT project, commits.ref, commits.committed_at, min(releases.live_at) AS live_at
+        FROM releases JOIN commits USING (project, commit)
+        WHERE releases.environment = $environment AND releases.live_at IS NOT NULL
+            AND ($project IS NULL OR project = $project)
+        GROUP BY ALL
+    ) AS shipped
+        ON shipped.project = commits.project AND shipped.ref = commits.ref
+        AND shipped.committed_at >= commits.committed_at
+"""
+
+
+def deployments(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    project: str | None = None,
+    environment: str = "production",
+    days: int = 90,
+) -> "pd.DataFrame":
+    """
+    One row per deployment of the last `days` days, oldest first: `at` (when traffic went to it, or when it was tried),
+    `is_rollback` (it went back to a commit that had been live before), `failure` ("never got traffic", "taken back"
+    when the next one that got traffic was a rollback, None), `mended_at` and `restore_s` (seconds from a failed one to
+    the next that got traffic, None while there is none).
+
+    Source: DORA's four keys, https://dora.dev/guides/dora-metrics-four-keys/: a change fails when it "requires
+    immediate intervention following a deployment". Here that is what never got through its health checks, and what was
+    taken back. Incidents that nobody answered with a rollback are not known to Penstock.
+    """
+    return _frame(
+        connection,
+        f"SELECT * FROM ({_DEPLOYMENTS}) WHERE at >= now() - to_days($days::INT) ORDER BY at, project, service, number",
+        project=project,
+        environment=environment,
+        days=days,
+    )
+
+
+def lead_times(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    project: str | None = None,
+    environment: str = "production",
+    days: int = 90,
+) -> "pd.DataFrame":
+    """
+    One row per commit that first got traffic in the last `days` days, oldest first: `live_at` of the first release of
+    it, or of a later commit on its branch, and `lead_s` from the commit to it.
+
+    Source: DORA, change lead time: "the amount of time it takes a commit to get into production".
+    """
+    return _frame(
+        connection,
+        f"SELECT * FROM ({_LEAD_TIMES}) WHERE live_at >= now() - to_days($days::INT) ORDER BY live_at, committed_at",
+        project=project,
+        environment=environment,
+        days=days,
+    )
+
+
+def delivery(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    project: str | None = None,
+    environment: str = "production",
+    days: int = 90,
+    by_week: bool = False,
+) -> "pd.DataFrame":
+    """
+    DORA's four keys, one row per project, and the first, whose `project` is None, of all; or one row per `week`
+    (Monday).
+
+    deployments: changes that were deployed, whether they failed or not; rollbacks are not changes. per_week: of them.
+    lead_median_s, lead_p90_s: see `lead_times`. failures and failure_rate (0 to 1): see `deployments`.
+    restore_median_s: of the failures that are over; unrestored: of how many nothing got traffic since.
+    Source: https://dora.dev/guides/dora-metrics-four-keys/; its reports use medians.
+    """
+    key, grouping = ("week", "week") if by_week else ("project", "GROUPING SETS ((), (project))")
+    return _frame(
+        connection,
+        f"""
+        WITH tried AS (
+            SELECT *, date_trunc('week', at)::DATE AS week FROM ({_DEPLOYMENTS})
+            WHERE at >= now() - to_days($days::INT) AND NOT is_rollback
+        ), led AS (
+            SELECT *, date_trunc('week', live_at)::DATE AS week FROM ({_LEAD_TIMES})
+            WHERE live_at >= now() - to_days($days::INT)
+        ), changes AS (
+            SELECT {key}, count(*) AS deployments, count(*) * 7 / $days AS per_week, count(failure) AS failures,
+                count(failure) / count(*) AS failure_rate, median(restore_s) AS restore_median_s,
+                count(*) FILTER (failure IS NOT NULL AND mended_at IS NULL) AS unrestored
+            FROM tried GROUP BY {grouping} HAVING count(*) > 0
+        ), leads AS (
+            SELECT {key}, median(lead_s) AS lead_median_s, quantile_cont(lead_s, 0.9) AS lead_p90_s
+            FROM led GROUP BY {grouping}
+        )
+        SELECT changes.*, lead_median_s, lead_p90_s
+        FROM changes LEFT JOIN leads ON changes.{key} IS NOT DISTINCT FROM leads.{key}
+        ORDER BY changes.{key} NULLS FIRST
+        """,
+        project=project,
+        environment=environment,
+        days=days,
+    )
+
+
+def gate_history(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    project: str | None = None,
+    branches: Sequence[str] | None = None,
+    days: int = 90,
+) -> "pd.DataFrame":
+    """
+    What a gate would have had before it: one row per commit and branch of the last `days` days that a scanner read with
+    success, newest first. `critical` … `info` count its findings that are not suppressed, `new_critical` … `new_info`
+    those that it introduced or brought back; `author`, `title`, `run_id`, and `is_released`: whether it got traffic.
+
+    What was there at a branch's first scan is never new. `blocked` holds a policy against it.
+    """
+    new = ", ".join(f"coalesce(brought.{name}, 0) AS new_{name}" for name in SEVERITY_NAMES)
+    there = ", ".join(f"coalesce(present.{name}, 0) AS {name}" for name in SEVERITY_NAMES)
+    return _frame(
+        connection,
+        f"""
+        WITH looked AS (
+            SELECT project, branch, commit, max(committed_at) AS committed_at, any_value(author) AS author,
+                arg_max(run_id, scanned_at) AS run_id
+            FROM scans
+            WHERE state = 'succeeded' AND committed_at >= now() - to_days($days::INT)
+                AND ($project IS NULL OR project = $project)
+                AND ($branches IS NULL OR list_contains($branches, branch))
+            GROUP BY project, branch, commit
+        ), present AS (
+            -- No scan is older than its commit: this leaves whole files out.
+            SELECT any_value(project) AS project, commit, {_BY_SEVERITY}
+            FROM findings
+            WHERE NOT coalesce(suppressed, false) AND scanned_at >= now() - to_days($days::INT)
+                AND ($project IS NULL OR project = $project)
+            GROUP BY commit, hash(project)
+        ), brought AS (
+            SELECT project, branch, commit, {_BY_SEVERITY}
+            FROM finding_events
+            WHERE event IN ('introduced', 'reopened') AND state = 'open' AND NOT baseline
+                AND committed_at >= now() - to_days($days::INT)
+            GROUP BY project, branch, commit
+        )
+        SELECT looked.*, split_part(commits.message, chr(10), 1) AS title, {there}, {new},
+            (looked.project, looked.commit) IN (
+                SELECT (project, commit) FROM releases WHERE live_at IS NOT NULL AND environment = 'production'
+            ) AS is_released
+        FROM looked
+        LEFT JOIN present USING (project, commit)
+        LEFT JOIN brought USING (project, branch, commit)
+        LEFT JOIN commits USING (project, commit)
+        ORDER BY committed_at DESC, project, commit
+        """,
+        project=project,
+        branches=list(branches) if branches is not None else None,
+        days=days,
+    )
+
+
+def blocked(history: "pd.DataFrame", *, severity: str, new_only: bool) -> "pd.Series[bool]":
+    """
+    Which rows of `gate_history` a gate with `fail_on_severity: severity` would have stopped.
+
+    new_only: count only what the commit brought. Raises: InputError when no severity is called that.
+    """
+    if severity not in SEVERITY_NAMES:
+        raise InputError(
+            f'no severity is called "{severity}"', where="severity", remedy=f"use one of {', '.join(SEVERITY_NAMES)}"
+        )
+    worst = SEVERITY_NAMES[: SEVERITY_NAMES.index(severity) + 1]
+    return history[[f"new_{name}" if new_only else name for name in worst]].sum(axis=1) > 0
 
 
 def _frame(connection: duckdb.DuckDBPyConnection, query: str, **parameters: Any) -> "pd.DataFrame":

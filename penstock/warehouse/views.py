@@ -5,7 +5,7 @@ Times are UTC. None as a parameter means "all".
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
@@ -225,6 +225,275 @@ def introduced_and_fixed(
         branch=branch,
         weeks=weeks,
     )
+
+
+def open_by_age(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    project: str | None = None,
+    branches: Sequence[str] | None = None,
+    limits: Sequence[int | None] = (7, 30, 90, 180, None),
+) -> "pd.DataFrame":
+    """
+    One row per project, severity and age with something open: `age` ("up to a week", "up to a month", "up to a
+    quarter", "longer"), `open`, and `overdue`: open for longer than its severity may be.
+
+    limits: days from critical to info; None has no limit. What was there at the first scan is at least so old.
+    """
+    return _frame(
+        connection,
+        """
+        WITH ages AS (
+            SELECT project, severity, date_diff('day', introduced_at, now()) AS days,
+                $limits[array_position(['critical', 'high', 'medium', 'low', 'info'], severity)] AS days_allowed
+            FROM finding_history
+            WHERE state = 'open' AND ($project IS NULL OR project = $project)
+                AND ($branches IS NULL OR list_contains($branches, branch))
+        )
+        SELECT project, severity,
+            CASE WHEN days <= 7 THEN 'up to a week' WHEN days <= 30 THEN 'up to a month'
+                 WHEN days <= 90 THEN 'up to a quarter' ELSE 'longer' END AS age,
+            count(*) AS open, count(*) FILTER (days > days_allowed) AS overdue
+        FROM ages GROUP BY ALL ORDER BY ALL
+        """,
+        project=project,
+        branches=_list(branches),
+        limits=list(limits),
+    )
+
+
+def time_to_fix(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    project: str | None = None,
+    branches: Sequence[str] | None = None,
+    days: int = 90,
+) -> "pd.DataFrame":
+    """
+    One row per severity of what was fixed in the last `days` days and is not back: `fixed`, `mean_days` and
+    `median_days` from introduced to fixed. Without what was there at the first scan: nobody knows when it came.
+    """
+    return _frame(
+        connection,
+        """
+        SELECT severity, count(*) AS fixed, avg(epoch(fixed_at - introduced_at)) / 86400 AS mean_days,
+            median(epoch(fixed_at - introduced_at)) / 86400 AS median_days
+        FROM finding_history
+        WHERE state = 'fixed' AND NOT baseline AND fixed_at >= now() - to_days($days::INT)
+            AND ($project IS NULL OR project = $project)
+            AND ($branches IS NULL OR list_contains($branches, branch))
+        GROUP BY severity
+        ORDER BY array_position(['critical', 'high', 'medium', 'low', 'info'], severity)
+        """,
+        project=project,
+        branches=_list(branches),
+        days=days,
+    )
+
+
+def scanned_commits(
+    connection: duckdb.DuckDBPyConnection, *, project: str, branch: str | None = None, limit: int = 200
+) -> "pd.DataFrame":
+    """One row per scanned commit and branch, newest first: `commit`, `branch`, `committed_at`, `author`, `title`."""
+    return _frame(
+        connection,
+        """
+        SELECT scans.commit, scans.branch, max(scans.committed_at) AS committed_at, any_value(scans.author) AS author,
+            any_value(split_part(commits.message, chr(10), 1)) AS title
+        FROM scans LEFT JOIN commits USING (project, commit)
+        WHERE project = $project AND ($branch IS NULL OR scans.branch = $branch)
+        GROUP BY scans.commit, scans.branch ORDER BY committed_at DESC LIMIT $limit
+        """,
+        project=project,
+        branch=branch,
+        limit=limit,
+    )
+
+
+def branch_difference(
+    connection: duckdb.DuckDBPyConnection, *, project: str, branch: str, base: str = "main"
+) -> "pd.DataFrame":
+    """
+    What merging a branch would bring and fix, worst first: one row per finding with `change` ("brought", "fixed", or
+    "absent": open on `base` since before the branch's first scan and never seen on the branch by the same scanner: it
+    was fixed there at once, or the branch is older), `severity`, `rule_id`, `path`, `line`, `message`, `tool`,
+    `fingerprint`, and `branch` (on which it is, or was, open), `commit`, `author`, `at` of the change.
+    """
+    return _frame(
+        connection,
+        """
+        WITH here AS (
+            SELECT * FROM finding_history WHERE project = $project AND branch = $branch
+        ), there AS (
+            SELECT * FROM finding_history WHERE project = $project AND branch = $base AND state <> 'fixed'
+        ), begun AS (
+            SELECT tool, category, min(committed_at) AS first_at FROM scans
+            WHERE project = $project AND branch = $branch AND state = 'succeeded' GROUP BY ALL
+        ), changes AS (
+            SELECT 'brought' AS change, here.*, introduced_commit AS commit, introduced_by AS author, introduced_at AS at
+            FROM here ANTI JOIN there USING (fingerprint) WHERE here.state = 'open'
+            UNION ALL
+            SELECT 'fixed', here.*, fixed_commit, fixed_by, fixed_at
+            FROM here SEMI JOIN there USING (fingerprint) WHERE here.state = 'fixed'
+            UNION ALL
+            SELECT 'absent', there.*, NULL, NULL, NULL
+            FROM there JOIN begun USING (tool, category) ANTI JOIN here USING (fingerprint)
+            WHERE there.state = 'open' AND there.introduced_at < begun.first_at
+        ), texts AS (
+            SELECT fingerprint, arg_max(message, scanned_at) AS message, arg_max(line, scanned_at) AS line
+            FROM findings
+            WHERE project = $project AND commit IN (SELECT last_seen_commit FROM changes)
+                AND fingerprint IN (SELECT fingerprint FROM changes)
+            GROUP BY fingerprint
+        )
+        SELECT change, severity, rule_id, path, line, message, tool, fingerprint,
+            CASE WHEN change = 'absent' THEN $base ELSE $branch END AS branch, commit, author, at
+        FROM changes LEFT JOIN texts USING (fingerprint)
+        ORDER BY change, array_position(['critical', 'high', 'medium', 'low', 'info'], severity), path, line
+        """,
+        project=project,
+        branch=branch,
+        base=base,
+    )
+
+
+def flaky_tests(connection: duckdb.DuckDBPyConnection, *, project: str | None = None, days: int = 90) -> "pd.DataFrame":
+    """
+    One row per test that both passed and failed on one and the same commit in the last `days` days, worst first:
+    `commits` it ran on, `flaky_commits`, `failures` on those, `last_at`, `last_run_id`, `last_message`.
+    """
+    return _frame(
+        connection,
+        """
+        WITH each AS (
+            SELECT project, suite, name, commit,
+                count(*) FILTER (state NOT IN ('passed', 'skipped')) AS failures,
+                bool_or(state = 'passed') AND failures > 0 AS is_flaky,
+                arg_max(run_id, finished_at) FILTER (state NOT IN ('passed', 'skipped')) AS run_id,
+                arg_max(message, finished_at) FILTER (state NOT IN ('passed', 'skipped')) AS message,
+                max(finished_at) FILTER (state NOT IN ('passed', 'skipped')) AS at
+            FROM test_results
+            WHERE ($project IS NULL OR project = $project) AND finished_at >= now() - to_days($days::INT)
+            GROUP BY project, suite, name, commit
+        )
+        SELECT project, suite, name, count(*) AS commits, count(*) FILTER (is_flaky) AS flaky_commits,
+            (sum(failures) FILTER (is_flaky))::BIGINT AS failures, max(at) FILTER (is_flaky) AS last_at,
+            arg_max(run_id, at) FILTER (is_flaky) AS last_run_id,
+            arg_max(message, at) FILTER (is_flaky) AS last_message
+        FROM each GROUP BY project, suite, name HAVING flaky_commits > 0
+        ORDER BY flaky_commits DESC, last_at DESC, project, suite, name
+        """,
+        project=project,
+        days=days,
+    )
+
+
+def failures_by_week(
+    connection: duckdb.DuckDBPyConnection, *, project: str | None = None, weeks: int = 26
+) -> "pd.DataFrame":
+    """
+    One row per week (Monday) and kind with a failed test: `kind` is "flaky" where the test passed on the same commit
+    too, else "broken"; `failures`.
+    """
+    return _frame(
+        connection,
+        """
+        WITH each AS (
+            SELECT project, suite, name, commit, min(finished_at) AS at, bool_or(state = 'passed') AS has_passed,
+                count(*) FILTER (state NOT IN ('passed', 'skipped')) AS failures
+            FROM test_results
+            WHERE ($project IS NULL OR project = $project)
+                AND finished_at >= date_trunc('week', now()) - to_weeks($weeks::INT)
+            GROUP BY project, suite, name, commit
+        )
+        SELECT date_trunc('week', at)::DATE AS week, CASE WHEN has_passed THEN 'flaky' ELSE 'broken' END AS kind,
+            sum(failures)::BIGINT AS failures
+        FROM each WHERE failures > 0 GROUP BY ALL ORDER BY ALL
+        """,
+        project=project,
+        weeks=weeks,
+    )
+
+
+def noisy_rules(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    project: str | None = None,
+    branches: Sequence[str] | None = None,
+    limit: int = 50,
+) -> "pd.DataFrame":
+    """
+    One row per tool and rule that somebody suppressed, by how many: `findings` there ever were, `open`, `suppressed`,
+    `fixed`, `reopened`, and `suppressed_share` of all (0 to 1).
+    """
+    return _frame(
+        connection,
+        """
+        SELECT tool, rule_id, any_value(severity) AS severity, count(DISTINCT project) AS projects, count(*) AS findings,
+            count(*) FILTER (state = 'open') AS open, count(*) FILTER (state = 'suppressed') AS suppressed,
+            count(*) FILTER (state = 'fixed') AS fixed, sum(reopened)::BIGINT AS reopened,
+            suppressed / findings AS suppressed_share
+        FROM finding_history
+        WHERE ($project IS NULL OR project = $project) AND ($branches IS NULL OR list_contains($branches, branch))
+        GROUP BY tool, rule_id HAVING suppressed > 0
+        ORDER BY suppressed DESC, suppressed_share DESC, tool, rule_id LIMIT $limit
+        """,
+        project=project,
+        branches=_list(branches),
+        limit=limit,
+    )
+
+
+def scan_coverage(
+    connection: duckdb.DuckDBPyConnection, *, project: str | None = None, days: int = 30
+) -> "pd.DataFrame":
+    """
+    One row per project and category of scanner: `commits` that ran in the last `days` days, how many of them were
+    `scanned` with success, and `share` (0 to 1). Every category that any project knows; zero where one has it not.
+    """
+    return _frame(
+        connection,
+        """
+        WITH ran AS (
+            SELECT DISTINCT project, commit FROM runs
+            WHERE queued_at >= now() - to_days($days::INT) AND ($project IS NULL OR project = $project)
+        ), looked AS (
+            SELECT DISTINCT project, commit, category FROM scans WHERE state = 'succeeded'
+        ), categories AS (
+            SELECT DISTINCT category FROM scans
+        )
+        SELECT ran.project, categories.category, count(*) AS commits, count(looked.commit) AS scanned,
+            scanned / commits AS share
+        FROM ran CROSS JOIN categories
+        LEFT JOIN looked ON looked.project = ran.project AND looked.commit = ran.commit
+            AND looked.category = categories.category
+        GROUP BY ran.project, categories.category ORDER BY ran.project, categories.category
+        """,
+        project=project,
+        days=days,
+    )
+
+
+def failed_scans(
+    connection: duckdb.DuckDBPyConnection, *, project: str | None = None, days: int = 30, limit: int = 50
+) -> "pd.DataFrame":
+    """One row per scan of the last `days` days that failed or left something out, newest first: columns of `scans`."""
+    return _frame(
+        connection,
+        """
+        SELECT * FROM scans
+        WHERE (state = 'failed' OR quarantined > 0) AND scanned_at >= now() - to_days($days::INT)
+            AND ($project IS NULL OR project = $project)
+        ORDER BY scanned_at DESC LIMIT $limit
+        """,
+        project=project,
+        days=days,
+        limit=limit,
+    )
+
+
+def _list(values: Sequence[str] | None) -> list[str] | None:
+    return None if values is None else list(values)
 
 
 def table_columns(connection: duckdb.DuckDBPyConnection) -> "pd.DataFrame":

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from penstock.errors import ConflictError, NotFoundError
-from penstock.forges.event import shown
 from penstock.state.tables import deliveries, hooks
 
 KEPT_FOR = timedelta(days=30)
@@ -111,19 +110,14 @@ def store(database: sa.Engine, new: NewDelivery) -> int | None:
 
 
 def _again(connection: sa.Connection, new: NewDelivery) -> int | None:
-    alike = [deliveries.c.delivery_id == new.delivery_id, deliveries.c.body_hash == new.body_hash]
-    same = sa.and_(deliveries.c.hook == new.hook, sa.or_(*alike))
-    revived = sa.and_(deliveries.c.state == "rejected", sa.literal(new.state == "received"))
-    values = {
-        "repeats": deliveries.c.repeats + 1,
-        "state": sa.case((revived, "received"), else_=deliveries.c.state),
-        "again_at": sa.case((revived, None), else_=deliveries.c.again_at),
-        "attempts": sa.case((revived, 0), else_=deliveries.c.attempts),
-    }
-    told = connection.execute(
-        sa.update(deliveries).where(same).values(**values).returning(deliveries.c.id, deliveries.c.state)
-    )
-    return next((row.id for row in told if row.state == "received" and new.state == "received"), None)
+    told = {deliveries.c.delivery_id: new.delivery_id, deliveries.c.body_hash: new.body_hash}
+    alike = [column == value for column, value in told.items() if value is not None]
+    same = sa.update(deliveries).where(deliveries.c.hook == new.hook, sa.or_(*alike))
+    connection.execute(same.values(repeats=deliveries.c.repeats + 1))
+    if new.state != "received":
+        return None
+    revived = same.where(deliveries.c.state == "rejected").values(state="received", again_at=None, attempts=0)
+    return connection.execute(revived.returning(deliveries.c.id)).scalars().first()
 
 
 def claim(connection: sa.Connection, limit: int) -> tuple[Claimed, ...]:

@@ -235,7 +235,7 @@ def _rows(database: sa.Engine, wanted: sa.Select[Any]) -> tuple[Hook, ...]:
         return tuple(hook_of(row) for row in connection.execute(wanted).mappings())
 
 
-def hook_of(row: Mapping[str, Any]) -> Hook:
+def hook_of(row: Mapping[Any, Any]) -> Hook:
     """A row of the table as a value."""
     told = {field.name: row[field.name] for field in attrs.fields(Hook)}
     return Hook(**{**told, "pins": Pins(**told["pins"]), "secrets": tuple(told["secrets"])})

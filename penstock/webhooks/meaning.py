@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
+import msgspec
 import sqlalchemy as sa
 
 from penstock.errors import InputError
@@ -20,7 +21,7 @@ _LONGEST_TEXT = 1000
 
 @attrs.frozen
 class Outcome:
-    """What became of one event: accepted (event: its number in the inbox), known, removed (a head), ignored, refused."""
+    """What became of one event: accepted, known, removed (a head), ignored, refused. event: its number in the inbox."""
 
     became: Literal["accepted", "known", "removed", "ignored", "refused"]
     reason: str | None = None
@@ -48,8 +49,8 @@ def take_in(connection: sa.Connection, project: str, parsed: Parsed, *, again: s
 def _take_in(connection: sa.Connection, project: str, event: GitEvent, again: str) -> Outcome:
     if event.kind == "delete":
         return _removed(connection, project, event)
-    if reason := why_not_run(event):
-        _follow(connection, project, event)
+    reason = why_not_run(event)
+    if reason and not _would_run(event):
         return Outcome("ignored", reason)
     if event.kind in ("push", "tag"):
         found = inbox.accept_in(connection, push_of(project, event), again=again)
@@ -57,28 +58,24 @@ def _take_in(connection: sa.Connection, project: str, event: GitEvent, again: st
         found = _accept_told(connection, project, event, again)
     if found is None:
         return Outcome("known", "told before")
-    return Outcome("accepted", _held(found), found.id)
+    if reason:
+        inbox.ignore_in(connection, found, reason)
+        return Outcome("ignored", reason, found.id)
+    return Outcome("accepted", found.reason if found.state == "held" else None, found.id)
 
 
-def _held(found: EventRecord) -> str | None:
-    return found.reason if found.state == "held" else None
-
-
-def _follow(connection: sa.Connection, project: str, event: GitEvent) -> None:
+def _would_run(event: GitEvent) -> bool:
     """
-    A push that asks for no run moves the branch all the same: polling shall not find it as news.
+    Whether it is only `[skip ci]` that keeps it from running.
 
-    It goes through the inbox and is closed there, so that whoever looks for the push finds why nothing ran.
+    Such an event is in the inbox all the same: it moves the branch, and its required checks are reported as skipped.
     """
-    if event.kind == "push" and event.skip_ci and event.commit and event.commit != event.before:
-        inbox.accept_in(connection, push_of(project, event))
+    return event.skip_ci and why_not_run(msgspec.structs.replace(event, skip_ci=False)) is None
 
 
 def push_of(project: str, event: GitEvent) -> Push:
     """A branch or tag that moved, in the inbox's words."""
-    return Push(
-        project, event.ref, str(event.commit), event.before, author=_text(event.author), about=about_of(event)
-    )
+    return Push(project, event.ref, str(event.commit), event.before, author=_text(event.author), about=about_of(event))
 
 
 def _removed(connection: sa.Connection, project: str, event: GitEvent) -> Outcome:

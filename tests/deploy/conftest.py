@@ -44,7 +44,8 @@ def settings_for(home: Path, **given_too: str) -> tuple[Settings, dict[str, str]
     first = free_block(30)
     ports = {f"PENSTOCK_{name.upper()}_PORT": str(first + n) for n, name in enumerate(PORTS)}
     ports["PENSTOCK_APPS_PORT"] = str(first + 10)
-    given = {**ports, **given_too, "PENSTOCK_HOME": str(home)}
+    key = {"PENSTOCK_VAULT_KEY_FILE": f"{home}.key"}  # beside the home: it may not lie in it
+    given = {**ports, **key, **given_too, "PENSTOCK_HOME": str(home)}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
     return load_settings(given), {**inherited, **given}
 
@@ -139,6 +140,7 @@ def running_platform(*, bwrap: bool = True, **variables: str) -> Iterator[Platfo
                 platform.stop()
     finally:
         shutil.rmtree(home)
+        Path(f"{home}.key").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module")

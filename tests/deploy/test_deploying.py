@@ -5,6 +5,7 @@ import shutil
 import threading
 
 import attrs
+import msgspec
 import pytest
 
 from penstock.deploy.health import HealthCheck
@@ -19,6 +20,7 @@ from penstock.deploy.releases import (
 from penstock.errors import Cancelled, InputError, PlatformError, StepFailure
 from penstock.pipeline.cancel import CancelToken
 from penstock.processes import wait_until
+from penstock.vault import open_vault
 from tests.deploy.conftest import APP, QUICK
 
 
@@ -241,6 +243,19 @@ def test_waiting_for_another_deployment_can_be_cancelled(platform):
     first.cancel("enough")
     holder.join()
     assert len(history(platform, "queue")) == 1
+
+
+def test_secret_reaches_the_service_and_no_record(platform):
+    """The release holds its name alone; a secret that is not there starts nothing."""
+    open_vault(platform.settings).write("shop", "db-password", b"hunter2-hunter2")
+    plan = platform.plan("secretive", "v1")
+    configuration = msgspec.structs.replace(plan.configuration, secret_env={"DB_PASSWORD": "db-password"})
+    release = platform.deploy(attrs.evolve(plan, configuration=configuration))
+    assert json.loads(platform.get("secretive", "/environment"))["DB_PASSWORD"] == "hunter2-hunter2"
+    assert "hunter2" not in repr(release)
+    configuration = msgspec.structs.replace(plan.configuration, secret_env={"X": "absent"})
+    with pytest.raises(StepFailure, match=r'cannot be started: .*has no secret "absent"'):
+        platform.deploy(attrs.evolve(plan, configuration=configuration))
 
 
 def test_instance_sees_nothing_of_penstock(platform):

@@ -2,9 +2,12 @@
 
 import json
 import os
-import time
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -18,9 +21,9 @@ from penstock.deploy.releases import Instance, Release, instance_log, instances_
 from penstock.deploy.rollout import recover
 from penstock.deploy.targets.docker_container import INSTANCE_LABEL, by_instance
 from penstock.engines.docker_container import home_mark
-from penstock.errors import InputError, StepFailure
+from penstock.errors import InputError, PlatformError, StepFailure
 from penstock.pipeline.cancel import CancelToken
-from penstock.processes import stop_group, wait_until
+from penstock.processes import spawn, stop_group, wait_until
 from penstock.vault import open_vault
 from tests.deploy.conftest import Platform, running_platform
 from tests.deploy.load import KEPT_AND_NEW, Load
@@ -34,6 +37,23 @@ SERVE = (
     "exec httpd -f -p $PORT -h /tmp/www"
 )
 OWN_CHECK = {"Test": ["CMD-SHELL", "test -f /tmp/www/index.html"]}
+
+
+DEPLOY = """
+import sys
+from penstock.deploy.plan import ContainerSettings, DeploymentPlan, Service, ServiceConfiguration
+from penstock.deploy.health import HealthCheck
+from penstock.deploy.rollout import deploy
+from penstock.pipeline.cancel import CancelToken
+from penstock.settings import load_settings
+from penstock.state.database import create_engine
+name, version, image, command = sys.argv[1:5]
+settings = load_settings()
+plan = DeploymentPlan(Service("shop", "production", name), version, image, "g", "r", None, ServiceConfiguration(
+    target="docker", command=command, env={"VERSION": version}, health=HealthCheck(path="/", start_period_s=120),
+    container=ContainerSettings(image="busybox:tests", image_id=image, port=8080)))
+deploy(plan, engine=create_engine(settings), settings=settings, log=print, token=CancelToken())
+"""
 
 
 @attrs.define
@@ -77,11 +97,11 @@ class Ship:
         with self.platform.engine.begin() as connection:
             return instances_of(connection, release.id)[-1]
 
-    def containers(self, instance_id: str = "") -> list[dict[str, object]]:
+    def containers(self, instance_id: str = "") -> list[dict[str, Any]]:
         filters = by_instance(self.platform.settings.home, instance_id)
         return list(self.client.api.containers(all=True, filters=filters))
 
-    def inspected(self, release: Release) -> dict[str, object]:
+    def inspected(self, release: Release) -> dict[str, Any]:
         (only,) = self.containers(self.instance(release).id)
         return dict(self.client.api.inspect_container(only["Id"]))
 
@@ -93,28 +113,45 @@ class Ship:
     def history(self, name: str) -> list[Release]:
         return release_history(self.platform.engine, Service("shop", "production", name))
 
+    def deploying(self, name: str, version: str) -> "subprocess.Popen[bytes]":
+        """A deployment in a process of its own, which can be killed."""
+        argv = [sys.executable, "-u", "-c", DEPLOY, name, version, self.image_id, SERVE]
+        return spawn(argv, output=subprocess.PIPE, error=subprocess.DEVNULL, env=self.platform.env)
+
+    def settled(self, name: str) -> bool:
+        """Nothing is pending, exactly the live release has a container, and it answers."""
+        recover(self.platform.engine, print, CancelToken())
+        history = self.history(name)
+        live = [release for release in history if release.state == "live"]
+        mine = [one["Labels"]["io.penstock.release"] for one in self.containers() if _service(one) == name]
+        answering = [one for one in live if self.answers(name, one.configuration.env["VERSION"])]
+        pending = any(release.state == "pending" for release in history)
+        return not pending and mine == [release.id for release in live] and live == answering and len(live) == 1
+
     def kept_tags(self) -> set[str]:
         names = (tag for image in self.client.images.list() for tag in image.tags)
         return {name.rpartition(":")[2] for name in names if name.startswith("penstock-release/")}
 
 
+def _service(container: dict[str, Any]) -> str:
+    return str(container["Labels"]["io.penstock.service"])
+
+
 @pytest.fixture
-def ship_on(docker_engine: DockerEngine, tmp_path: Path):
+def ship_on(docker_engine: DockerEngine) -> Iterator[Ship]:
     """A platform of the test's own."""
-    yield from _ship(docker_engine, tmp_path)
+    yield from _ship(docker_engine)
 
 
 @pytest.fixture(scope="module")
-def ship(docker_engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ship]:
+def ship(docker_engine: DockerEngine) -> Iterator[Ship]:
     """One platform for the tests that do not break it."""
-    yield from _ship(docker_engine, tmp_path_factory.mktemp("key"))
+    yield from _ship(docker_engine)
 
 
-def _ship(engine: DockerEngine, folder: Path) -> Iterator[Ship]:
+def _ship(engine: DockerEngine) -> Iterator[Ship]:
     client = engine.client()
-    with running_platform(
-        PENSTOCK_DOCKER_HOST=engine.host, PENSTOCK_VAULT_KEY_FILE=str(folder / "vault.key")
-    ) as platform:
+    with running_platform(PENSTOCK_DOCKER_HOST=engine.host) as platform:
         ship = Ship(platform, engine, client, client.images.get(BUSYBOX).id)
         yield ship
         stop_group(platform.keeper, grace_s=30)
@@ -141,7 +178,7 @@ def test_release_is_a_container_that_answers_through_caddy(ship):
 
 
 def test_container_is_closed(ship):
-    """No capabilities, no new privileges, read-only but for /tmp, limits, loopback only, never restarted by the engine."""
+    """No capabilities, no new privileges, read-only but for /tmp, limits, loopback only, no restart by the engine."""
     release = ship.deploy("closed", "v1")
     found = ship.inspected(release)["HostConfig"]
     assert found["CapDrop"] == ["ALL"]
@@ -172,7 +209,7 @@ def test_no_request_fails_over_releases(ship):
     assert load.failures == []
     assert {answer.strip() for answer in load.answers} == {"v0", "v1", "v2", "v4"}
     assert [one.state for one in ship.history("load")] == ["live", "failed", "superseded", "superseded", "superseded"]
-    assert len([one for one in ship.containers() if one["Labels"]["io.penstock.service"] == "load"]) == 1
+    assert len([one for one in ship.containers() if _service(one) == "load"]) == 1
 
 
 def test_unhealthy_release_says_why_and_leaves_nothing(ship):
@@ -211,12 +248,12 @@ def test_port_that_nobody_listens_on_is_not_healthy(ship):
 
 def test_container_that_needs_too_much_memory_says_so(ship):
     """The kernel's kill has a reason that somebody can act on."""
-    greedy = "echo greedy; dd if=/dev/zero of=/tmp/full bs=1M count=64"
+    greedy = "echo greedy; exec dd if=/dev/zero of=/tmp/full bs=1M count=64"
     with pytest.raises(StepFailure, match="it needed more than 16 MiB of memory"):
         ship.deploy("greedy", "v1", command=greedy, container={"memory_bytes": 16 * 1024**2})
 
 
-def test_images_own_health_check_decides(ship, docker_engine):
+def test_images_own_health_check_decides(ship):
     """The engine runs it at the release's pace; an image without one is refused."""
     with pytest.raises(StepFailure, match="has no HEALTHCHECK"):
         ship.deploy("own", "v1", health=HealthCheck(kind="docker"))
@@ -251,7 +288,8 @@ def test_secret_is_a_file_in_memory_and_stands_nowhere_else(ship):
     assert ship.execute(release, "id -u; cat /run/secrets/DB_PASSWORD").endswith("hunter2-hunter2")
     assert "hunter2" not in json.dumps(ship.inspected(release))
     assert "hunter2" not in repr(release)
-    assert [path for path in Path("/dev/shm").glob("penstock-*") if any(path.iterdir())] == []
+    mine = f"penstock-{home_mark(ship.platform.settings.home)}-*"
+    assert [path for place in ("/dev/shm", "/run") for path in Path(place).glob(mine)] == []
     with pytest.raises(StepFailure, match='has no secret "absent"'):
         ship.deploy("no-secret", "v1", secret_env={"X": "absent"})
 
@@ -323,7 +361,7 @@ def test_killed_keeper_costs_no_request(ship_on):
     same = ship.inspected(ship.history("kept")[0])["State"]["Pid"]
     platform.start_keeper()
     assert wait_until(lambda: ship.answers("kept", "v2"), limit_s=LIMIT_S)
-    time.sleep(2)
+    ship.deploy("beside", "v1")  # by the new keeper, which has minded the other one by then
     assert ship.inspected(ship.history("kept")[0])["State"]["Pid"] == same
 
 
@@ -364,6 +402,55 @@ def test_killed_engine_comes_back_with_the_service(ship_on):
     assert recover(platform.engine, print, CancelToken()) == []
     ship.deploy("engine", "v2")
     assert ship.get("engine") == "v2"
+
+
+def test_engine_that_is_killed_during_a_deployment(ship_on):
+    """No fault of the release's: either it is carried on when the engine is back in time, or the former one is."""
+    ship = ship_on
+    ship.deploy("torn", "v1")
+    slow = HealthCheck(path="/", interval_s=0.2, unhealthy_after=2, start_period_s=5)
+    failed: list[BaseException] = []
+
+    def deploy() -> None:
+        try:
+            ship.deploy("torn", "v2", command="sleep 600", health=slow)
+        except (PlatformError, StepFailure) as error:
+            failed.append(error)
+
+    deployment = threading.Thread(target=deploy)
+    deployment.start()
+    assert wait_until(lambda: len(ship.history("torn")) == 2 and _runs(ship, ship.history("torn")[0]), limit_s=LIMIT_S)
+    ship.engine.kill()
+    deployment.join()
+    assert isinstance(failed[0], PlatformError)
+    assert "engine" in str(failed[0])
+    ship.engine.start()
+    assert wait_until(lambda: ship.settled("torn"), limit_s=LIMIT_S)
+    assert ship.get("torn") == "v1"
+    ship.deploy("torn", "v3")
+    assert ship.get("torn") == "v3"
+
+
+def _runs(ship: Ship, release: Release) -> bool:
+    with ship.platform.engine.begin() as connection:
+        return any(one.state == "running" for one in instances_of(connection, release.id))
+
+
+@pytest.mark.parametrize("phase", ["release", "instance", "healthy", "traffic", "superseded"])
+def test_deployment_killed_in_each_phase_leaves_one_live_version(ship, phase):
+    """Killed as soon as it says so: what is live answers, alone, and the next deployment works."""
+    name = f"phase-{phase}"
+    ship.deploy(name, "v1")
+    deployment = ship.deploying(name, "v2")
+    assert deployment.stdout is not None
+    while (line := deployment.stdout.readline()) and phase.encode() not in line:
+        assert ship.answers(name, "v1") or ship.answers(name, "v2")
+    ship.platform.kill(deployment)
+    deployment.stdout.close()
+    assert wait_until(lambda: ship.settled(name), limit_s=LIMIT_S)
+    ship.deploy(name, "v3")
+    assert ship.get(name) == "v3"
+    assert wait_until(lambda: ship.settled(name), limit_s=LIMIT_S)
 
 
 def test_keeper_needs_no_engine_without_containers(tmp_path):

@@ -89,7 +89,12 @@ BAD = {
         'two artifacts have the key "a"',
         "its own",
     ),
-    "target that is not there": (DEPLOY % "target: docker", 3, '"docker" cannot stand here', "write 'process'"),
+    "target that is not there": (
+        DEPLOY % "target: nomad",
+        3,
+        '"nomad" cannot stand here',
+        "write 'process' or 'docker'",
+    ),
     "unknown field of health": (DEPLOY % "health: {htp: /}", 3, '"htp"', 'did you mean "http"?'),
     "list at the top": ("- a\n", 1, "expected `version: 1`", "penstock init"),
     "word at the top": ("hello\n", 1, "expected `version: 1`", "penstock init"),

@@ -31,9 +31,7 @@ def on_docker(docker_engine: DockerEngine) -> Iterator[Penstock]:
         client.close()
 
 
-def test_push_becomes_a_container_that_answers(
-    on_docker: Penstock, registry: str, docker_engine: DockerEngine
-) -> None:
+def test_push_becomes_a_container_that_answers(on_docker: Penstock, registry: str, docker_engine: DockerEngine) -> None:
     """Every step type has worked; what runs is what was built, scanned and pushed; a second push replaces it."""
     files = {str(path.relative_to(EXAMPLE)): path.read_text() for path in EXAMPLE.rglob("*") if path.is_file()}
     assert "localhost:5000" in files["penstock.yaml"]
@@ -41,7 +39,10 @@ def test_push_becomes_a_container_that_answers(
     hello = on_docker.connect("hello", files)
     commit = hello.push()
     run = on_docker.ended_run_of(commit)
-    assert run["state"] == "succeeded", run
+    assert run["state"] == "succeeded", (
+        run["reason"],
+        [(step["step"], step["state"], step["reason"]) for step in run["steps"]],
+    )
     assert {step["type"] for step in run["steps"]} == set(step_types())
     assert {step["state"] for step in run["steps"]} == {"succeeded"}
     url = next(step for step in run["steps"] if step["step"] == "deploy")["outputs"]["url"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.cancel import CancelToken
 
 START_LIMIT_S = 60.0
-REAP_AGAIN_S = 1.0
+REAP_AGAIN_S = 2.0
 REAP_GRACE_S = 5
 
 

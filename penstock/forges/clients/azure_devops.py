@@ -1,0 +1,100 @@
+"""
+Azure DevOps: statuses of commits and pull requests, and threads of comments.
+
+https://learn.microsoft.com/rest/api/azure/devops/git/ (7.1). A wrong token is not refused but answered with a page to
+sign in: 203, or a redirect to another host.
+"""
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from penstock.errors import InputError
+from penstock.forges.clients.values import Asset, Comment, Place, Shown, State, Status
+from penstock.forges.clients.wire import ForgeRefused, Wire
+
+if TYPE_CHECKING:
+    from penstock.forges.clients import Link
+
+_VERSION = "api-version=7.1"
+_STATES: Final[Mapping[State, str]] = {
+    "queued": "pending",
+    "running": "pending",
+    "waiting": "pending",
+    "succeeded": "succeeded",
+    "skipped": "succeeded",
+    "failed": "failed",
+    "timed_out": "failed",
+    "cancelled": "error",
+    "infra_error": "error",
+}
+
+
+class AzureDevOps:
+    """secret: a personal access token. The place's address is the organization's, its repository `project/name`."""
+
+    def __init__(self, place: Place, secret: str, link: "Link") -> None:
+        project, slash, name = place.repository.partition("/")
+        if not slash or "/" in name:
+            raise InputError(f'"{place.repository}" is no repository', where="azure-devops", remedy="project/name")
+        self._repo = f"/{quote(project, safe='')}/_apis/git/repositories/{quote(name, safe='')}"
+        proof = base64.b64encode(f":{secret}".encode()).decode()
+        self._wire = Wire(place.url, {"Authorization": f"Basic {proof}"}, link, secrets=(secret, proof))
+
+    def show(self, status: Status, known: str | None) -> Shown:
+        """A status of the commit, and of the pull request: branch policies ask for the latter."""
+        genre, _, name = status.context.rpartition("/")
+        told = {"state": _STATES[status.state], "description": status.line, "targetUrl": status.url}
+        told_of = {**told, "context": {"name": name, "genre": genre}}
+        self._wire.send("POST", f"{self._repo}/commits/{status.commit}/statuses?{_VERSION}", told_of)
+        if status.pull_request is not None:
+            path = f"{self._repo}/pullRequests/{status.pull_request}/statuses?{_VERSION}"
+            self._wire.send("POST", path, told_of)
+        return Shown()
+
+    def comment(self, comment: Comment, known: str | None) -> Shown:
+        """The first comment of a thread of its own, which is closed, so that nobody has to resolve it."""
+        threads = f"{self._repo}/pullRequests/{comment.pull_request}/threads"
+        known = known or self._written_before(threads, comment)
+        if known:
+            thread, _, number = known.partition("/")
+            told = {"content": comment.body}
+            try:
+                self._wire.send("PATCH", f"{threads}/{thread}/comments/{number}?{_VERSION}", told)
+            except ForgeRefused as error:
+                if error.status not in (403, 404):
+                    raise
+            else:
+                return Shown(known)
+        first = {"parentCommentId": 0, "content": comment.body, "commentType": "text"}
+        made = self._wire.send("POST", f"{threads}?{_VERSION}", {"comments": [first], "status": "closed"})
+        return Shown(_id(made))
+
+    def _written_before(self, threads: str, comment: Comment) -> str | None:
+        for thread in self._wire.get(f"{threads}?{_VERSION}").get("value", ()):
+            first = next(iter(thread.get("comments") or ()), {})
+            said = str(first.get("content") or "")
+            if not thread.get("isDeleted") and not first.get("isDeleted") and said.startswith(comment.marker):
+                return _id(thread)
+        return None
+
+    def attach(self, asset: Asset) -> Shown:
+        """Azure DevOps has no releases of a tag."""
+        raise ForgeRefused("this forge has no releases", where=self._wire.host, status=0)
+
+    def check(self) -> str:
+        """The repository, as the token sees it."""
+        found = self._wire.get(f"{self._repo}?{_VERSION}")
+        return f"{found['project']['name']}/{found['name']} at {self._wire.host}"
+
+    def rest_until(self) -> datetime | None:
+        return self._wire.rest_until()
+
+    def close(self) -> None:
+        self._wire.close()
+
+
+def _id(thread: Mapping[str, Any]) -> str:
+    return f"{thread['id']}/{thread['comments'][0]['id']}"
