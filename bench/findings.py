@@ -77,6 +77,8 @@ def _table(path: Path) -> Callable[[], int]:
 
     from penstock.findings import open_report, to_arrow
 
+    pa.array([1])  # with its first array, pyarrow imports pandas where it is installed
+
     def run() -> int:
         stream = open_report(path)
         pa.concat_tables([to_arrow(portion) for portion in stream.portions()])

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from penstock.deploy.rollout import recover
 from penstock.engines import open_engine
-from penstock.errors import NotFoundError
+from penstock.errors import NotFoundError, PlatformError
 from penstock.folders import remove_tree
 from penstock.images.leftovers import remove_of_run
 from penstock.pipeline import records
@@ -28,7 +28,7 @@ def close_run(settings: Settings, database: sa.Engine, run_id: str, dagster_stat
     except NotFoundError:
         return  # it ended before it began to be ours
     if reason:
-        open_engine(settings).reap(run_id)
+        _reap(settings, run_id)
         recover(database, _log.info, CancelToken())
     remove_of_run(settings, run_id)
     cancelled = (reason or "cancelled") if dagster_status == "CANCELED" else None
@@ -37,6 +37,14 @@ def close_run(settings: Settings, database: sa.Engine, run_id: str, dagster_stat
     remove_tree(settings.home / "workspaces" / run.info.id)
     if not run.ingested:
         Ingest(settings, database).run(run_id)
+
+
+def _reap(settings: Settings, run_id: str) -> None:
+    """Leave nothing of the run on its engine. One that is away is asked again when it next runs something."""
+    try:
+        open_engine(settings).reap(run_id)
+    except PlatformError as error:
+        _log.warning("what run %s left on its engine is still there: %s", run_id, error)
 
 
 def _why_broken(database: sa.Engine, run_id: str, reason: str) -> str | None:

@@ -41,10 +41,10 @@ class StepRecord:
 
     @property
     def seconds(self) -> float | None:
-        """How long it ran, or has been running."""
+        """How long it ran, or has been running; never less than nothing, whatever the clock did meanwhile."""
         if self.started_at is None:
             return None
-        return ((self.finished_at or datetime.now(UTC)) - self.started_at).total_seconds()
+        return max(0.0, ((self.finished_at or datetime.now(UTC)) - self.started_at).total_seconds())
 
 
 @attrs.frozen
@@ -61,10 +61,10 @@ class RunRecord:
 
     @property
     def seconds(self) -> float | None:
-        """How long it ran, or has been running."""
+        """How long it ran, or has been running; never less than nothing, whatever the clock did meanwhile."""
         if self.started_at is None:
             return None
-        return ((self.finished_at or datetime.now(UTC)) - self.started_at).total_seconds()
+        return max(0.0, ((self.finished_at or datetime.now(UTC)) - self.started_at).total_seconds())
 
 
 def create_run(

@@ -265,9 +265,7 @@ class ContainedFields(StepFields):
     cpu: float | None = Field(None, gt=0, le=1024, description="Processors at most; 0.5 is half of one.")
     memory: Size | None = Field(None, description="Memory at most: 512m, 2g.")
     pids: int | None = Field(None, ge=8, le=1_000_000, description="Processes and threads at most.")
-    cache: Annotated[tuple[CacheEntry, ...], OneOrMany()] = Field(
-        (), description="Folders kept from run to run."
-    )
+    cache: Annotated[tuple[CacheEntry, ...], OneOrMany()] = Field((), description="Folders kept from run to run.")
 
 
 class Probe(Model):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+import sqlalchemy as sa
 from run_sessions import Runner, step
 
 from penstock.errors import ConflictError
@@ -14,6 +15,7 @@ from penstock.pipeline.approvals import answer, waiting_gate, waiting_gates
 from penstock.pipeline.cancel import CancelToken
 from penstock.pipeline.kept import kept_workspace
 from penstock.pipeline.local import run_graph
+from penstock.state.tables import steps as steps_table
 from penstock.vault import SHARED, open_vault
 
 
@@ -255,3 +257,22 @@ def test_graph_of_a_run_can_be_read_back(runner: Runner):
     graph = records.load_graph(runner.services.database, session.info.id)
     assert json.loads(json.dumps(graph.to_values())) == session.graph.to_values()
     assert (graph.triggers.push, graph.triggers.tag is not None, graph.services["db"].ready.tcp) == (None, True, 5432)
+
+
+def test_clock_that_jumps_ends_nothing_and_makes_no_time_negative(runner: Runner, database: sa.Engine):
+    """Limits are counted by a clock that nobody sets; times on record may be odd, but not below zero."""
+    session = runner.start(step("work", "sleep 1", more="timeout: 30s"))
+
+    def jump(name: str, result: object) -> None:
+        """An hour back, as the records see it."""
+        if result is None:
+            with database.begin() as connection:
+                later = sa.func.now() + sa.text("interval '1 hour'")
+                connection.execute(sa.update(steps_table).values(started_at=later))
+
+    run_graph(session, CancelToken(), on_step=jump)
+    with database.begin() as connection:
+        connection.execute(sa.update(steps_table).values(started_at=sa.func.now() + sa.text("interval '1 hour'")))
+    assert session.finish() == "succeeded"
+    _, steps = runner.recorded(session)
+    assert (steps["work"].state, steps["work"].seconds) == ("succeeded", 0.0)
