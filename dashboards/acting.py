@@ -1,6 +1,7 @@
 """What the pages do, through Penstock's API and with its rights: follow a log, cancel a run."""
 
 import ssl
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -32,19 +33,24 @@ def _trusted(configured: Settings) -> ssl.SSLContext | bool:
 
 def step_log(run_id: str, step: str, offset: int) -> LogOut:
     """A step's log from a byte offset on, at most 4 MiB. Raises: PenstockError."""
-    response = _ask("GET", f"/api/v1/runs/{quote(run_id)}/steps/{quote(step)}/log?offset={offset}")
+    response = ask("GET", f"/api/v1/runs/{quote(run_id)}/steps/{quote(step)}/log?offset={offset}")
     return LogOut.model_validate_json(response.content)
 
 
 def cancel_run(run_id: str) -> None:
     """Stop a run; it is cancelled within ten seconds. Raises: PenstockError."""
-    _ask("POST", f"/api/v1/runs/{quote(run_id)}/cancel")
+    ask("POST", f"/api/v1/runs/{quote(run_id)}/cancel")
 
 
-def _ask(method: str, path: str) -> httpx.Response:
+def ask(method: str, path: str, **options: Any) -> httpx.Response:
+    """
+    What the API answers to this machine's token. options: of httpx's request.
+
+    Raises: PenstockError in the API's words, PlatformError when it does not answer.
+    """
     headers = {"Authorization": f"Bearer {read_local_token(settings())}"}
     try:
-        response = _client().request(method, path, headers=headers)
+        response = _client().request(method, path, headers=headers, **options)
     except httpx.HTTPError:
         raise PlatformError(AWAY, where=settings().api_url, remedy="start it with `penstock up`") from None
     if not response.is_success:

@@ -21,6 +21,7 @@ STATE_COLOURS = {
     "skipped": "#b7c0bd",
     "queued": "#b7c0bd",
 }
+AGES = ("up to a week", "up to a month", "up to a quarter", "longer")
 BAR = 22  # pixels per row of a timeline
 
 
@@ -86,28 +87,122 @@ def open_over_time(days: pd.DataFrame) -> alt.Chart:
     )
 
 
-def releases_per_week(releases: pd.DataFrame) -> alt.Chart:
+def introduced_and_fixed(weeks: pd.DataFrame) -> alt.LayerChart:
     """
-    Stacked bars of releases by what became of them.
+    Bars of what came, above the line, and what went, below it.
 
-    releases: one row per release with `created_at` and `outcome` (reached traffic, failed, pending).
+    weeks: one row per `week` and `severity` with `introduced` and `fixed`.
     """
-    outcomes = {"reached traffic": "#2a9d76", "failed": "#d0404c", "pending": "#4a86d8"}
-    found = [name for name in outcomes if name in set(releases["outcome"])]
-    return (
-        alt.Chart(releases, height=170)
-        .mark_bar()
+    base = (
+        alt.Chart(weeks, height=210)
+        .transform_calculate(rank=f"indexof({list(SEVERITIES)}, datum.severity)", gone="-datum.fixed")
         .encode(
-            x=alt.X("yearweek(created_at):T", title=None, axis=alt.Axis(format="%d %b", tickCount=6)),
-            y=alt.Y("count():Q", title="releases in the week", axis=alt.Axis(tickMinStep=1, format="d")),
-            color=alt.Color(
-                "outcome:N",
-                scale=alt.Scale(domain=found, range=[outcomes[name] for name in found]),
-                legend=alt.Legend(orient="top", title=None),
-            ),
-            tooltip=["outcome", alt.Tooltip("count():Q", title="releases")],
+            x=alt.X("yearmonthdate(week):T", title=None, axis=alt.Axis(format="%d %b", tickCount=6)),
+            color=_severity(),
+            order=alt.Order("rank:Q"),
+            tooltip=[alt.Tooltip("week:T", format="%Y-%m-%d"), "severity", "introduced", "fixed"],
         )
     )
+    came = base.mark_bar(width=9).encode(y=alt.Y("introduced:Q", title="fixed · introduced", axis=_whole()))
+    went = base.mark_bar(width=9, opacity=0.6).encode(y="gone:Q")
+    return alt.layer(came, went)
+
+
+def open_by_age(ages: pd.DataFrame) -> alt.Chart:
+    """
+    Stacked bars of how long findings have been open.
+
+    ages: one row per `age` and `severity` with `open` and `overdue`.
+    """
+    return (
+        alt.Chart(ages, height=alt.Step(BAR + 8))
+        .mark_bar(height=alt.RelativeBandSize(0.65))
+        .transform_calculate(rank=f"indexof({list(SEVERITIES)}, datum.severity)")
+        .encode(
+            x=alt.X("sum(open):Q", title="open findings", axis=_whole()),
+            y=alt.Y("age:N", title=None, sort=list(AGES)),
+            color=_severity(),
+            order=alt.Order("rank:Q"),
+            tooltip=[
+                "age",
+                "severity",
+                alt.Tooltip("sum(open):Q", title="open"),
+                alt.Tooltip("sum(overdue):Q", title="overdue"),
+            ],
+        )
+    )
+
+
+def gate_by_week(history: pd.DataFrame) -> alt.Chart:
+    """
+    Stacked bars of commits that pass and that are stopped.
+
+    history: one row per commit with `committed_at` and `blocked`.
+    """
+    verdicts = history["blocked"].map({True: "stopped", False: "passes"})
+    named = history.assign(verdict=verdicts)[["committed_at", "verdict"]]
+    colours = {"passes": "#2a9d76", "stopped": "#d0404c"}
+    return _stacked(named, "yearweek(committed_at):T", "verdict", colours, "commits")
+
+
+def failures_by_week(weeks: pd.DataFrame) -> alt.Chart:
+    """
+    Stacked bars of failed tests.
+
+    weeks: one row per `week` and `kind` (flaky, broken) with `failures`.
+    """
+    colours = {"flaky": "#c98a1b", "broken": "#d0404c"}
+    return _stacked(weeks, "yearmonthdate(week):T", "kind", colours, "failed tests", amount="sum(failures):Q")
+
+
+def deployments_by_week(weeks: pd.DataFrame) -> alt.Chart:
+    """
+    Stacked bars of deployments, and of those that failed.
+
+    weeks: one row per `week` with `deployments` and `failures`.
+    """
+    good = weeks.assign(outcome="succeeded", count=weeks["deployments"] - weeks["failures"])
+    bad = weeks.assign(outcome="failed or taken back", count=weeks["failures"])
+    both = pd.concat([good, bad])[["week", "outcome", "count"]]
+    colours = {"succeeded": "#2a9d76", "failed or taken back": "#d0404c"}
+    return _stacked(both, "yearmonthdate(week):T", "outcome", colours, "deployments", amount="sum(count):Q")
+
+
+def lead_time_by_week(weeks: pd.DataFrame) -> alt.Chart:
+    """
+    A line of the median hours from commit to production.
+
+    weeks: one row per `week` with `lead_median_s`.
+    """
+    return (
+        alt.Chart(weeks.assign(hours=weeks["lead_median_s"] / 3600)[["week", "hours"]], height=190)
+        .mark_line(point=True, color="#4a86d8")
+        .encode(
+            x=alt.X("yearmonthdate(week):T", title=None, axis=alt.Axis(format="%d %b", tickCount=6)),
+            y=alt.Y("hours:Q", title="median hours to production", scale=alt.Scale(zero=True)),
+            tooltip=[alt.Tooltip("week:T", format="%Y-%m-%d"), alt.Tooltip("hours:Q", format=".1f")],
+        )
+    )
+
+
+def _stacked(
+    rows: pd.DataFrame, x: str, by: str, colours: dict[str, str], title: str, *, amount: str = "count():Q"
+) -> alt.Chart:
+    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
+    return (
+        alt.Chart(rows, height=190)
+        .mark_bar(size=12 if x.startswith("yearmonthdate") else alt.Undefined)
+        .encode(
+            x=alt.X(x, title=None, axis=alt.Axis(format="%d %b", tickCount=6)),
+            y=alt.Y(amount, title=title, axis=_whole()),
+            color=alt.Color(f"{by}:N", scale=scale, legend=alt.Legend(orient="top", title=None)),
+            tooltip=[by, alt.Tooltip(amount, title=title)],
+        )
+    )
+
+
+def _whole() -> alt.Axis:
+    return alt.Axis(tickMinStep=1, format="d")
 
 
 def _severity() -> alt.Color:

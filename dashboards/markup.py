@@ -57,7 +57,7 @@ def web_link(url: str | None, label: Content) -> Html | Content:
 
 @attrs.frozen
 class Column:
-    """A column of a table. kind: "", "number", "wide" (takes the room that is left) or "code"."""
+    """A column of a table. kind: "", "number", "wide" (takes the room that is left), "name" (may break)."""
 
     title: str
     kind: str = ""

@@ -10,7 +10,7 @@ import pandas as pd
 import sqlalchemy.exc
 import streamlit as st
 
-from dashboards.markup import Html, join, page_link, tag
+from dashboards.markup import Html, facts, join, page_link, tag
 from penstock.errors import PenstockError
 from penstock.findings.finding import SEVERITIES
 
@@ -65,6 +65,12 @@ def commit(value: str | None) -> Html:
 def run_link(run_id: str | None) -> Html | None:
     """A run by its first eight digits, leading to its page."""
     return page_link("run", run_id[:8], id=run_id) if isinstance(run_id, str) else None
+
+
+def facts_of_commit(row: "pd.Series[Any]") -> Html:
+    """A commit with its title, branch, author and time."""
+    named = {"commit": join((commit(str(row["commit"])), " ", known(row["title"]))), "branch": row["branch"]}
+    return facts({**named, "author": known(row["author"]), "committed": moment(row["committed_at"])})
 
 
 def known(value: Any) -> Any:

@@ -16,6 +16,7 @@ Where Penstock lives and listens: PENSTOCK_* variables, read once, validated, fr
     PENSTOCK_VAULT_KEY_FILE  the key of the encrypted file; default: outside of PENSTOCK_HOME, in ~/.config/penstock
     PENSTOCK_VAULT_ADDR, PENSTOCK_VAULT_MOUNT    of HashiCorp Vault or OpenBao
     PENSTOCK_VAULT_TOKEN_FILE                    holds a token, or {"role_id", "secret_id"} for AppRole
+    PENSTOCK_ALLOW_PRIVATE_HOSTS   private hosts or networks where forges may be, such as git.corp.example,10.0.0.0/8
     PENSTOCK_KUBECONFIG, PENSTOCK_KUBERNETES_NAMESPACE                      of the kubernetes engine
 """
 
@@ -57,6 +58,7 @@ class Settings:
     vault_mount: str = "secret"
     kubeconfig: Path | None = None
     kubernetes_namespace: str = "penstock"
+    allow_private_hosts: tuple[str, ...] = ()
 
     @property
     def api_url(self) -> str:
@@ -119,6 +121,7 @@ def load_settings(env: Mapping[str, str] | None = None, cwd: Path | None = None)
         vault_token_file=_file(env, "PENSTOCK_VAULT_TOKEN_FILE", "the file that holds the token"),
         vault_mount=env.get("PENSTOCK_VAULT_MOUNT") or "secret",
         kubeconfig=_file(env, "PENSTOCK_KUBECONFIG", "a kubeconfig"),
+        allow_private_hosts=tuple(env.get("PENSTOCK_ALLOW_PRIVATE_HOSTS", "").replace(",", " ").split()),
         kubernetes_namespace=env.get("PENSTOCK_KUBERNETES_NAMESPACE") or "penstock",
     )
     _check_ports(settings)

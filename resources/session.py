@@ -13,11 +13,21 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from penstock.engines import open_engine
 from penstock.events import inbox
-from penstock.events.dispatch import TAG_COMMIT, TAG_EVENT, TAG_PROJECT, TAG_REF, TAG_TRIGGER, op_name, run_info
+from penstock.events.dispatch import (
+    TAG_COMMIT,
+    TAG_EVENT,
+    TAG_PROJECT,
+    TAG_REF,
+    TAG_TRIGGER,
+    head_of,
+    op_name,
+    read_pipeline,
+    run_info,
+)
 from penstock.pipeline import records
 from penstock.pipeline.cancel import current_token
 from penstock.pipeline.log import OWN_MARK, log_path, read_tail
-from penstock.pipeline.plan import Graph, read_graph
+from penstock.pipeline.plan import Graph
 from penstock.pipeline.session import RunSession, open_services
 from penstock.settings import load_settings
 from penstock.sources.projects import get_project, list_projects
@@ -65,13 +75,13 @@ class PenstockRun:
         project = get_project(self._database, project_name)
         # Started by hand in Dagster's own pages a run has no tags of ours, but always its partition.
         commit = tags.get(TAG_COMMIT) or project.repository(settings).resolve(tags[PARTITION_NAME_TAG])
-        repository = project.with_commit(settings, commit)
-        graph = read_graph(repository, commit, settings.templates_path)
+        event = inbox.find(self._database, tags.get(TAG_EVENT, ""))
+        repository = project.with_commit(settings, commit, head_of(event))
+        graph = read_pipeline(repository, commit, settings, event)
         ref = tags.get(TAG_REF) or records.ref_of(self._database, project_name, commit) or "HEAD"
         trigger = tags.get(TAG_TRIGGER) or "manual"
         if self._run.parent_run_id:
             trigger = "rerun"
-        event = inbox.find(self._database, tags.get(TAG_EVENT, ""))
         info = run_info(
             repository.info(commit), project, ref, graph, trigger=trigger, event=event, run_id=self._run.run_id
         )

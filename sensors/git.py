@@ -30,7 +30,7 @@ def git_events(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
     settings = load_settings()
     database = create_engine(settings)
     try:
-        for trouble in poll_all(database):
+        for trouble in poll_all(database, settings):
             context.log.warning(trouble)
         launches = list(_overdue(context, database))
     finally:

@@ -1,14 +1,15 @@
-"""What is live, where it answers, and every release before it."""
+"""What is live, where it answers, how well a team delivers, and every release before."""
 
 import pandas as pd
 import streamlit as st
 
-from dashboards.charts import releases_per_week
-from dashboards.markup import Column, Content, join, table, tag, tiles
-from dashboards.reading import lake, live_services
+from dashboards.charts import deployments_by_week, lead_time_by_week
+from dashboards.filters import period_filter
+from dashboards.markup import Column, Content, join, page_link, table, tag, tiles
+from dashboards.reading import LiveService, lake, live_services
 from dashboards.showing import commit, empty, head, known, moment, put, run_link, said_plainly, section, span, state
 from dashboards.tables import live_table, shortened
-from penstock.warehouse import queries, views
+from penstock.warehouse import delivery, queries, views
 
 COLUMNS = (
     Column("state"),
@@ -22,14 +23,22 @@ COLUMNS = (
     Column("live for"),
     Column("run"),
 )
+DELIVERY_COLUMNS = (
+    Column("project", "wide"),
+    Column("deployments", "number"),
+    Column("a week", "number"),
+    Column("lead time", "number"),
+    Column("failed", "number"),
+    Column("failure rate", "number"),
+    Column("time to restore", "number"),
+    Column("not restored", "number"),
+)
 PAGE = 50
 
 
-def outcome(row: "pd.Series[object]") -> str:
-    """What became of a release: whether traffic ever went to it."""
-    if known(row["live_at"]) is not None:
-        return "reached traffic"
-    return "failed" if row["state"] == "failed" else "pending"
+def rate(value: float | None) -> str:
+    """A share as percent; nothing for None."""
+    return "" if known(value) is None else f"{value:.0%}"
 
 
 def _row(row: "pd.Series[object]") -> tuple[Content, ...]:
@@ -49,11 +58,22 @@ def _row(row: "pd.Series[object]") -> tuple[Content, ...]:
     )
 
 
-def _live() -> None:
+def is_wanted(live: LiveService, project: str | None, environment: str | None) -> bool:
+    """Whether the filters let a service pass."""
+    service = live.release.service
+    return service.project == (project or service.project) and service.environment == (
+        environment or service.environment
+    )
+
+
+def _live(project: str | None = None, environment: str | None = None) -> None:
     services = live_services()
     section("Live", "the release that traffic goes to")
-    if services:
-        put(live_table(services, lake(queries.live_releases)))
+    wanted = [each for each in services if is_wanted(each, project, environment)]
+    if wanted:
+        put(live_table(wanted, lake(queries.live_releases)))
+    elif services:
+        put(tag("p", "Nothing there is live.", class_="ps-muted"))
     else:
         empty(
             "Nothing is deployed. Add a step like this to a penstock.yaml and push, while `penstock up` runs:",
@@ -61,48 +81,94 @@ def _live() -> None:
         )
 
 
-def _filters(found: pd.DataFrame) -> pd.DataFrame:
-    with st.container(horizontal=True):
-        for name in ("project", "environment"):
-            values = sorted(found[name].unique())
-            wanted = st.selectbox(
-                name.capitalize(), values, index=None, key=name, bind="query-params", placeholder="all", width=200
-            )
-            found = found[found[name] == wanted] if wanted else found
-    return found
+def _delivery_row(row: "pd.Series[object]", environment: str) -> tuple[Content, ...]:
+    name = known(row["project"])
+    return (
+        page_link("deployments", name, project=str(name), environment=environment) if name else tag("strong", "all"),
+        int(row["deployments"]),
+        f"{row['per_week']:.1f}",
+        span(row["lead_median_s"]),
+        int(row["failures"]),
+        rate(row["failure_rate"]),
+        span(row["restore_median_s"]),
+        int(row["unrestored"]) or None,
+    )
 
 
-def _history() -> None:
-    found = lake(views.releases)
+def _delivery(project: str | None, environment: str, days: int) -> None:
+    """The four keys of DORA; `penstock.warehouse.delivery` says how each is counted."""
+    of = {"project": project, "environment": environment, "days": days}
+    found = lake(delivery.delivery, **of)
+    section("Delivery", f"to {environment} in the last {days} days, by DORA's four keys; times are medians")
     if found.empty:
+        put(tag("p", f"Nothing was deployed to {environment} in that time.", class_="ps-muted"))
         return
-    section("History")
-    found = _filters(found)
-    if found.empty:
-        empty("No release is like that. Take a filter away.")
-        return
-    found = found.assign(outcome=found.apply(outcome, axis=1))
-    month = found[found["created_at"] >= pd.Timestamp.now("UTC") - pd.Timedelta(days=30)]
-    failed = int((month["outcome"] == "failed").sum())
+    whole = found.iloc[0]
     put(
         tiles(
             [
-                ("releases in 30 days", len(month), ""),
-                ("of them never got traffic", failed, "bad" if failed else ""),
-                ("median time live", span(known(found["live_s"].median())) or "–", ""),
+                ("deployments a week", f"{whole['per_week']:.1f}", ""),
+                ("from commit to traffic", span(whole["lead_median_s"]) or "–", ""),
+                ("of changes failed", rate(whole["failure_rate"]), "bad" if whole["failure_rate"] > 0.15 else ""),
+                ("to restore", span(whole["restore_median_s"]) or "–", ""),
             ]
         )
     )
-    st.altair_chart(releases_per_week(found[["created_at", "outcome"]]), alt="Releases per week by outcome")
-    put(
-        table(
-            COLUMNS, (_row(row) for _, row in found.head(PAGE).iterrows()), caption="Releases, newest first", brief=True
-        )
-    )
-    st.caption(f"{min(PAGE, len(found))} of {len(found)} releases")
+    weeks = lake(delivery.delivery, **of, by_week=True)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        st.altair_chart(deployments_by_week(weeks), alt="Deployments in each week")
+    with right:
+        st.altair_chart(lead_time_by_week(weeks), alt="Lead time in each week")
+    if len(found) > 2:
+        rows = (_delivery_row(row, environment) for _, row in found.iterrows())
+        put(table(DELIVERY_COLUMNS, rows, caption="Delivery by project"))
+
+
+def _filters(found: pd.DataFrame) -> tuple[str | None, str | None, int]:
+    with st.container(horizontal=True):
+        chosen = [
+            st.selectbox(
+                name.capitalize(),
+                sorted(found[name].unique()),
+                index=None,
+                key=name,
+                bind="query-params",
+                placeholder="all",
+                width=200,
+            )
+            for name in ("project", "environment")
+        ]
+        return chosen[0], chosen[1], period_filter()
+
+
+def measured_environment(found: pd.DataFrame, chosen: str | None) -> str:
+    """Whose deliveries are counted: the one that is chosen, else production, else the one with the newest release."""
+    return chosen or ("production" if "production" in set(found["environment"]) else str(found["environment"].iloc[0]))
+
+
+def _history(project: str | None, environment: str | None) -> None:
+    section("History")
+    found = lake(views.releases, project=project, environment=environment)
+    if found.empty:
+        empty("No release is like that. Take a filter away.")
+        return
+    rows = (_row(row) for _, row in found.head(PAGE).iterrows())
+    put(table(COLUMNS, rows, caption="Releases, newest first", brief=True))
+    st.caption(f"{min(PAGE, len(found))} of the newest {len(found)} releases")
+
+
+def _show() -> None:
+    every = lake(views.releases)
+    if every.empty:
+        _live()
+        return
+    project, environment, days = _filters(every)
+    _live(project, environment)
+    _delivery(project, measured_environment(every, environment), days)
+    _history(project, environment)
 
 
 head("Deployments")
 with said_plainly():
-    _live()
-    _history()
+    _show()

@@ -1,29 +1,31 @@
-"""What is open: by severity, project, tool and words, as the address says."""
+"""What is open, how long, and how fast it goes: by project, tool, environment and words, as the address says."""
 
 import attrs
 import pandas as pd
 import streamlit as st
 
-from dashboards.charts import open_by_project, open_over_time
+from dashboards.charts import introduced_and_fixed, open_by_age, open_by_project, open_over_time
+from dashboards.filters import default_branches
 from dashboards.markup import Column, Content, page_link, table, tag, tiles
 from dashboards.reading import lake, on_default_branch
 from dashboards.showing import ago, commit, empty, head, known, put, said_plainly, section, severity
 from dashboards.tables import shortened
 from penstock.findings.finding import SEVERITIES
-from penstock.warehouse import queries
+from penstock.warehouse import queries, views
 
 DEFAULT_BRANCHES = "default branches"
 LIMIT = 10_000
+LIMITS_DAYS = (7, 30, 90, 180, None)  # how long a finding of each severity may stay open
 PAGE = 50
 COLUMNS = (
     Column("severity"),
     Column("rule"),
     Column("message", "wide"),
-    Column("where"),
+    Column("where", "name"),
     Column("project"),
     Column("tool"),
     Column("introduced by"),
-    Column("author"),
+    Column("author", "name"),
     Column("when"),
 )
 
@@ -37,6 +39,12 @@ class Wanted:
     severities: tuple[str, ...]
     tool: str | None
     words: str
+    environment: str | None = None
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Names of the branches that are meant."""
+        return (self.branch,) if self.branch_name else default_branches()
 
     @property
     def branch_name(self) -> str | None:
@@ -67,6 +75,9 @@ def _filters(counts: pd.DataFrame) -> Wanted:
         )
         branch = st.selectbox("Branch", [DEFAULT_BRANCHES, *branches], key="branch", bind="query-params", width=180)
         tool = st.selectbox("Tool", tools, index=None, key="tool", bind="query-params", placeholder="all", width=160)
+        environment = st.selectbox(
+            "Live in", _environments(), index=None, key="live", bind="query-params", placeholder="wherever", width=160
+        )
         words = st.text_input(
             "Search", key="words", bind="query-params", placeholder="rule, message, path, author …", width=280
         )
@@ -78,7 +89,49 @@ def _filters(counts: pd.DataFrame) -> Wanted:
         bind="query-params",
         label_visibility="collapsed",
     )
-    return Wanted(project, branch or DEFAULT_BRANCHES, tuple(severities), tool, words or "")
+    return Wanted(project, branch or DEFAULT_BRANCHES, tuple(severities), tool, words or "", environment)
+
+
+def _environments() -> list[str]:
+    live = lake(queries.live_releases)
+    return [] if live.empty else sorted(live["environment"].unique())
+
+
+def overdue(ages: pd.DataFrame) -> int:
+    """How many have been open for longer than their severity may be. ages: `views.open_by_age`."""
+    return 0 if ages.empty else int(ages["overdue"].sum())
+
+
+def _pace(wanted: Wanted) -> None:
+    """Ages and speed of everything on these branches, whatever severity or words are wanted."""
+    of = {"project": wanted.project, "branches": wanted.branches}
+    ages = lake(views.open_by_age, **of, limits=LIMITS_DAYS)
+    fixed = lake(views.time_to_fix, **of)
+    section("Age and pace", "all severities and tools of the chosen project and branch")
+    late, days = overdue(ages), _weighted(fixed, "mean_days")
+    put(
+        tiles(
+            [
+                ("overdue", late, "bad" if late else "good"),
+                ("fixed in 90 days", int(fixed["fixed"].sum()), ""),
+                ("mean time to fix", "–" if days is None else f"{days:.0f} days", ""),
+                *((f"median for {row.severity}", f"{row.median_days:.0f} days", "") for row in fixed[:2].itertuples()),
+            ]
+        )
+    )
+    allowed = ", ".join(f"{name} {days} days" for name, days in zip(SEVERITIES, LIMITS_DAYS, strict=True) if days)
+    st.caption(f"overdue: open for longer than {allowed}. What was there at the first scan counts from that scan.")
+    left, right = st.columns(2, gap="medium")
+    with left:
+        st.altair_chart(open_by_age(ages), alt="Open findings by age")
+    with right:
+        weeks = lake(views.introduced_and_fixed, project=wanted.project, branch=wanted.branches[0])
+        st.altair_chart(introduced_and_fixed(weeks), alt="Findings introduced and fixed in each week")
+
+
+def _weighted(fixed: pd.DataFrame, column: str) -> float | None:
+    count = fixed["fixed"].sum()
+    return None if not count else float((fixed[column] * fixed["fixed"]).sum() / count)
 
 
 def _figures(found: pd.DataFrame) -> None:
@@ -153,34 +206,7 @@ def _none_yet() -> None:
             "penstock run",
         )
     else:
-        empty("Nothing is open. Every scanner's last word is on the list of scanners below.")
-
-
-def _health() -> None:
-    health = lake(queries.scanner_health)
-    if health.empty:
-        return
-    section("Scanners", "whoever failed or has not looked for long knows nothing")
-    columns = tuple(map(Column, ("project", "tool", "category", "last scan", "last success", "scans", "failures")))
-    rows = (
-        (
-            r.project,
-            r.tool,
-            r.category,
-            ago(r.last_scanned_at),
-            ago(r.last_succeeded_at) or "never",
-            r.scans,
-            r.failures,
-        )
-        for r in health.itertuples()
-    )
-    put(
-        table(
-            (*columns, Column("last reason", "wide")),
-            ((*row, known(why)) for row, why in zip(rows, health["last_reason"], strict=True)),
-            caption="Scanners by project",
-        )
-    )
+        empty("Nothing is open. Whether the scanners looked at all is on the page Scanners.")
 
 
 def _show() -> None:
@@ -189,7 +215,13 @@ def _show() -> None:
         _none_yet()
         return
     wanted = _filters(counts)
-    found = lake(queries.open_findings, project=wanted.project, branch=wanted.branch_name, limit=LIMIT)
+    found = lake(
+        queries.open_findings,
+        project=wanted.project,
+        branches=wanted.branches,
+        environment=wanted.environment,
+        limit=LIMIT,
+    )
     if len(found) == LIMIT:
         st.caption(f"More than {LIMIT} are open; these are the worst. Narrow by project or branch.")
     found = matching(found, wanted)
@@ -198,10 +230,10 @@ def _show() -> None:
         return
     _figures(found)
     _charts(found, wanted)
+    _pace(wanted)
     _list(found)
 
 
 head("Findings")
 with said_plainly():
     _show()
-    _health()

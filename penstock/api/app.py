@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from penstock import __version__
-from penstock.api import artifacts, events, logs, pipelines, projects, runs, step_types, webhooks
+from penstock.api import artifacts, connections, events, logs, pipelines, projects, runs, step_types, webhooks
 from penstock.api.access import authorised
 from penstock.api.bodies import BodyLimit
 from penstock.api.limits import Limits
@@ -24,7 +24,7 @@ from penstock.settings import Settings
 from penstock.state.database import create_engine
 
 PREFIX = "/api/v1"
-_ROUTERS = (projects, events, runs, logs, artifacts, pipelines, step_types, webhooks)
+_ROUTERS = (projects, connections, events, runs, logs, artifacts, pipelines, step_types, webhooks)
 _TAGS = [
     {"name": "projects", "description": "Connected repositories."},
     {"name": "events", "description": "What came in, and what became of it."},

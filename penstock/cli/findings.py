@@ -1,4 +1,4 @@
-"""`penstock findings`: read, compare and rewrite scanners' reports."""
+"""`penstock findings`: read, compare and rewrite scanners' reports; `findings_kept` has what the warehouse keeps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from penstock.cli import findings_kept
 from penstock.errors import ReportError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from penstock.findings import Finding, Quarantined, Scope, Summary
     from penstock.findings.baseline import Diff
 
-app = typer.Typer(name="findings", help="Read, compare and rewrite what scanners found.", no_args_is_help=True)
+app = typer.Typer(name="findings", help="Read, compare, list and suppress what scanners found.", no_args_is_help=True)
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="SARIF 2.1.0 reports.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
@@ -40,7 +41,7 @@ _STYLES = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cy
 
 @app.callback()
 def findings() -> None:
-    """Read, compare and rewrite what scanners found."""
+    """Read, compare, list and suppress what scanners found."""
 
 
 @app.command()
@@ -172,8 +173,7 @@ def _where(one: Finding) -> str:
 
 
 def _printable(text: str) -> str:
-    """A text on one line, without what would command the terminal: a report may come from an attacker."""
-    return " ".join("".join(char if char.isprintable() or char.isspace() else "?" for char in text).split())
+    return findings_kept.printable(text)
 
 
 @app.command()
@@ -273,6 +273,13 @@ def export(
         raise InputError(
             f"cannot be written: {error.strerror}", where=str(output), remedy="check the folder"
         ) from error
+
+
+app.command("list")(findings_kept.list_command)
+app.command("import")(findings_kept.import_command)
+app.command("suppress")(findings_kept.suppress)
+app.command("unsuppress")(findings_kept.unsuppress)
+app.command("blame")(findings_kept.blame)
 
 
 def _worst_first(found: Iterable[Finding]) -> list[Finding]:

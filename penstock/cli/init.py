@@ -8,7 +8,7 @@ import typer
 from penstock.errors import ConflictError, InputError
 from penstock.pipeline.initial import Listing, propose, proposed_steps
 from penstock.settings import repository_root, require_git
-from penstock.sources.git import git
+from penstock.sources.command import git
 
 FILE = "penstock.yaml"
 READ_LIMIT_BYTES = 1024 * 1024

@@ -52,10 +52,12 @@ COMMANDS: Mapping[str, Command] = {
     "template": Command("template", "app", "The platform's library of pipeline templates."),
     "artifacts": Command("artifacts", "app", "What steps put out: list, fetch, remove, and how long it is kept."),
     "sql": Command("sql", "sql", "Ask the warehouse in DuckDB's SQL."),
+    "warehouse": Command("warehouse", "app", "Rebuild, compact and export the warehouse."),
     "project": Command("project", "app", "Connect repositories."),
     "hook": Command("hook", "app", "Let forges tell of pushes, tags, pull requests and releases."),
+    "answers": Command("answers", "app", "Let forges show how runs stand."),
     "secret": Command("secret", "app", "Keep the secrets that steps are granted."),
-    "findings": Command("findings", "app", "Read, compare and rewrite what scanners found."),
+    "findings": Command("findings", "app", "Read, compare, list and suppress what scanners found."),
     "events": Command("events", "app", "Git events of the connected forges."),
     "demo-data": Command("demo", "demo_data", "Make up history for trying dashboards, notebooks and SQL."),
 }

@@ -24,7 +24,8 @@ def shell(
     """
     Open a shell in the workspace that a failed step left.
 
-    It has the step's image, variables and services. Secrets are not there. The workspaces of the last ten runs with a failed step are kept.
+    It has the step's image, variables and services. Secrets are not there. The workspaces of the last ten
+    runs with a failed step are kept.
 
     Examples:
 

@@ -42,7 +42,7 @@ def sql(
 
         penstock sql "DESCRIBE runs"
     """
-    from penstock.pipeline.ingest import warehouse_location
+    from penstock.warehouse.home import warehouse_location
 
     if as_json and as_csv:
         raise InputError("--json and --csv exclude each other", remedy="choose one")

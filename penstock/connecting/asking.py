@@ -1,4 +1,4 @@
-"""A forge's API: addresses guarded, answers bounded, errors in one line that repeats no token."""
+"""Asking forges: with a token over the wire that all clients share, without one to find out what answers."""
 
 import json
 from collections.abc import Mapping
@@ -7,83 +7,67 @@ from typing import Any
 import attrs
 import httpx
 
-from penstock.connecting.detect import Answer
-from penstock.errors import AccessError, NotFoundError, PenstockError, PlatformError
+from penstock.connecting.detect import Answer, Place
+from penstock.errors import PenstockError
+from penstock.forges.clients import Link
+from penstock.forges.clients.wire import Wire
 from penstock.settings import Settings
 from penstock.webhooks.addresses import allowed_hosts, guarded_client
 
-LARGEST_ANSWER_BYTES = 8 * 1024**2
-_TIMEOUT_S, _PROBE_S = 20.0, 5.0
+_LARGEST_PROBE_BYTES = 1024**2
+_PROBE_S = 5.0
 
 
 @attrs.frozen
 class ForgeApi:
-    """One repository's forge, asked with one token. headers: with the token in the forge's own way."""
+    """One repository's forge, asked with one token."""
 
     forge: str
-    api_url: str
     repository: str
-    client: httpx.Client = attrs.field(repr=False)
-    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    wire: Wire = attrs.field(repr=False)
 
     def ask(self, method: str, path: str, body: Any = None) -> Answer:
         """
-        path: below the API's base, or a whole address at the same base.
+        path: below the API's base. body: sent as JSON.
 
-        Raises: AccessError where the token may not, NotFoundError, PlatformError for all else.
+        Raises: ForgeRefused where the token may not or there is nothing, ForgeAway when it is worth trying again.
         """
-        url = path if path.startswith(self.api_url) else f"{self.api_url}{path}"
-        try:
-            answer = _ask(self.client, method, url, self.headers, body)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            what = f"it does not answer: {type(error).__name__}"
-            raise PlatformError(what, where=f"{self.forge} {_host(self.api_url)}", remedy="try again") from error
-        if answer.status >= 300:
-            raise self._refused(answer)
-        return answer
-
-    def _refused(self, answer: Answer) -> PenstockError:
-        where = f"{self.forge} {self.repository}"
-        told = f"HTTP {answer.status}{_message(answer.body)}"
-        if answer.status == 401:
-            return AccessError(f"the token is not believed ({told})", where=where, remedy="give one that is valid")
-        if answer.status == 403:
-            return AccessError(f"the token may not do that ({told})", where=where, remedy="give it the scopes it needs")
-        if answer.status in (404, 410):
-            what = f"there is no such thing, or the token may not see it ({told})"
-            return NotFoundError(what, where=where, remedy="give the token access to the repository")
-        return PlatformError(f"it answers {told}", where=where, remedy="try again later")
+        sent = b"" if body is None else json.dumps(body).encode()
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        reply = self.wire.ask(method, path, sent, headers)
+        return Answer(reply.status, dict(reply.headers), _json(reply.body))
 
 
-def open_client(settings: Settings) -> httpx.Client:
+def open_api(place: Place, headers: Mapping[str, str], token: str, link: Link) -> ForgeApi | None:
+    """None where the place is at no forge with an API."""
+    if not place.api_url or not place.repository:
+        return None
+    secrets = (token, token.partition(":")[2], *headers.values())
+    return ForgeApi(place.forge, place.repository, Wire(place.api_url, headers, link, secrets=secrets))
+
+
+def link_of(settings: Settings) -> Link:
     """Asks no host that only this machine can reach, unless the operator allows it."""
-    return guarded_client(allowed_hosts(settings), timeout_s=_TIMEOUT_S, headers={"User-Agent": "Penstock"})
+    return Link(allow_private=allowed_hosts(settings), timeout_s=20.0)
 
 
-def probe(client: httpx.Client, url: str) -> Answer | None:
-    """Without a token; None for a host that does not answer or must not be asked."""
+def probe(link: Link, url: str) -> Answer | None:
+    """Without a token; None for a host that does not answer, must not be asked, or says too much."""
     try:
-        return _ask(client, "GET", url, {"Accept": "application/json"}, timeout_s=_PROBE_S)
+        with guarded_client(link.allow_private, timeout_s=_PROBE_S) as client:
+            return _read(client, url)
     except (httpx.HTTPError, httpx.InvalidURL, PenstockError):
         return None
 
 
-def _ask(
-    client: httpx.Client,
-    method: str,
-    url: str,
-    headers: Mapping[str, str],
-    body: Any = None,
-    timeout_s: float = _TIMEOUT_S,
-) -> Answer:
-    with client.stream(method, url, headers=dict(headers), json=body, timeout=timeout_s) as response:
+def _read(client: httpx.Client, url: str) -> Answer | None:
+    with client.stream("GET", url, headers={"Accept": "application/json", "User-Agent": "penstock"}) as response:
         received = bytearray()
         for piece in response.iter_bytes():
             received += piece
-            if len(received) > LARGEST_ANSWER_BYTES:
-                raise PlatformError("the answer is too large", where=_host(url))
-        told = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status_code, told, _json(bytes(received)))
+            if len(received) > _LARGEST_PROBE_BYTES:
+                return None
+        return Answer(response.status_code, dict(response.headers), _json(bytes(received)))
 
 
 def _json(received: bytes) -> Any:
@@ -91,20 +75,3 @@ def _json(received: bytes) -> Any:
         return json.loads(received)
     except (ValueError, RecursionError):
         return None
-
-
-def _message(body: Any) -> str:
-    """What a forge says went wrong, in whichever of their ways."""
-    if not isinstance(body, dict):
-        return ""
-    error = body.get("error")
-    nested = error.get("message") if isinstance(error, dict) else error
-    told = body.get("message") or nested
-    if isinstance(errors := body.get("errors"), list) and errors and isinstance(errors[0], dict):
-        told = told or errors[0].get("message")
-    text = "".join(c if c.isprintable() else " " for c in str(told or ""))
-    return f": {text[:200]}" if text else ""
-
-
-def _host(url: str) -> str:
-    return httpx.URL(url).host

@@ -38,7 +38,7 @@ class BitbucketServerHooks:
     def remove(self, hook_id: str) -> None:
         self.api.ask("DELETE", f"{self._path()}/webhooks/{hook_id}")
 
-    def ping(self, hook_id: str) -> bool:
+    def ping(self, hook_id: str) -> bool:  # noqa: ARG002 - the forge cannot
         return False
 
     def _path(self) -> str:

@@ -7,7 +7,7 @@ import attrs
 from penstock.connecting.asking import ForgeApi
 from penstock.connecting.hooking import ForgeHook, Rights
 from penstock.connecting.values import part, rows, text
-from penstock.errors import PenstockError
+from penstock.forges.clients import ForgeRefused
 
 EVENTS = ("push_events", "tag_push_events", "merge_requests_events", "releases_events")
 _MAINTAINER, _DEVELOPER = 40, 30
@@ -32,7 +32,7 @@ class GitLabHooks:
         """None for tokens that cannot look at themselves, such as OAuth's."""
         try:
             answer = self.api.ask("GET", "/personal_access_tokens/self")
-        except PenstockError:
+        except ForgeRefused:
             return None
         return tuple(str(scope) for scope in rows(answer.body, "scopes"))
 

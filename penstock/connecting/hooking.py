@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import Protocol
 
 import attrs
-import httpx
 
-from penstock.connecting.asking import ForgeApi
+from penstock.connecting.asking import open_api
 from penstock.connecting.detect import Place
+from penstock.forges.clients import Link
 
 _FILES = {
     "github": "github:GitHubHooks",
@@ -52,8 +52,7 @@ class ForgeHooks(Protocol):
     """
     A forge's API for the hooks of one repository.
 
-    All methods raise AccessError where the token may not, NotFoundError where it sees nothing, PlatformError when the
-    forge does not answer.
+    All methods raise ForgeRefused where the token may not or there is nothing, ForgeAway when it is worth trying again.
     """
 
     def rights(self) -> Rights:
@@ -72,12 +71,12 @@ class ForgeHooks(Protocol):
         """Let the forge send a trial delivery. Returns: False where it cannot."""
 
 
-def hooks_at(place: Place, token: str, client: httpx.Client) -> ForgeHooks | None:
-    """None where Penstock does not speak the forge's API."""
-    if place.forge not in _FILES or not place.api_url or not place.repository:
+def hooks_at(place: Place, token: str, link: Link) -> ForgeHooks | None:
+    """None where Penstock does not make hooks through the forge's API."""
+    api = open_api(place, _headers(place.forge, token), token, link) if place.forge in _FILES else None
+    if api is None:
         return None
     file, _, name = _FILES[place.forge].partition(":")
-    api = ForgeApi(place.forge, place.api_url, place.repository, client, _headers(place.forge, token))
     made: ForgeHooks = getattr(import_module(f"penstock.connecting.{file}"), name)(api)
     return made
 

@@ -18,7 +18,7 @@ from penstock.demo.words import MODULES, REASONS, Rule, Tool
 
 MEAN_DAYS = {"critical": 9.0, "high": 24.0, "medium": 60.0, "low": 150.0, "info": 250.0}
 """How long a finding of a severity stays on average."""
-SUPPRESSED, REOPENED = 0.06, 0.05
+SUPPRESSED, REOPENED = 0.04, 0.05
 
 
 @attrs.frozen
@@ -120,7 +120,8 @@ class Population:
     def _appear(self, life: Life, scanned: Scanned) -> None:
         life.begin(self.scans)
         self.there[life.fingerprint] = life
-        what = "suppressed" if self._random.random() < SUPPRESSED and not life.suppressed else "fixed"
+        noise = SUPPRESSED * life.rule.often**2  # what is met everywhere is not taken seriously
+        what = "suppressed" if self._random.random() < noise and not life.suppressed else "fixed"
         stays = self._random.expovariate(1 / MEAN_DAYS[life.rule.severity])
         self._plan(what, life, scanned.committed_at + timedelta(days=stays))
 

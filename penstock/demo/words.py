@@ -49,6 +49,9 @@ class Tool:
     typical_s: float
 
 
+_RARITY = {"critical": 0.12, "high": 0.4, "medium": 1.0, "low": 1.0, "info": 1.0}
+
+
 def _code(id: str, severity: str, cwe: int, message: str, often: float = 1.0) -> Rule:
     return Rule(id, severity, message, f"CWE-{cwe}", often=often)
 
@@ -57,7 +60,8 @@ def _cve(id: str, severity: str, cwe: int, installed: str, fixed: str | None) ->
     package, _, version = installed.rpartition("@")
     name = package.rpartition("/")[2]
     fix = f"upgrade to {fixed}" if fixed else "no version mends it yet"
-    return Rule(id, severity, f"{name} {version} is vulnerable: {fix}.", f"CWE-{cwe}", installed, fixed)
+    message = f"{name} {version} is vulnerable: {fix}."
+    return Rule(id, severity, message, f"CWE-{cwe}", installed, fixed, _RARITY[severity])
 
 
 BANDIT = Tool(

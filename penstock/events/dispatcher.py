@@ -1,7 +1,6 @@
 """Starts what the inbox holds, at once when an event arrives and again whenever something came between."""
 
 import logging
-import threading
 import time
 from datetime import timedelta
 
@@ -16,10 +15,10 @@ from penstock.events.schedule import ask_when_due
 from penstock.pipeline import records
 from penstock.pipeline.log import utc_now
 from penstock.platform.dagster import DagsterClient, NotDelivered
+from penstock.rounds import Rounds
 from penstock.settings import Settings
 
 _log = logging.getLogger(__name__)
-LOOK_EVERY_S = 2.0
 CLOCK_EVERY_S = 20.0
 SOON = timedelta(seconds=1)
 
@@ -31,35 +30,23 @@ class Dispatcher:
         self._database, self._settings, self._dagster = database, settings, dagster
         self._loaded: dict[str, str] = {}
         self._looked_s = 0.0
-        self._wake, self._stop = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="dispatcher", daemon=True)
+        self._rounds = Rounds("dispatcher", self._look)
 
     def start(self) -> None:
         """Begin, with what was left over."""
-        self._thread.start()
+        self._rounds.start()
 
     def wake(self) -> None:
         """There is something new."""
-        self._wake.set()
+        self._rounds.wake()
 
     def stop(self) -> None:
         """Finish the event in hand and end."""
-        self._stop.set()
-        self._wake.set()
-        self._thread.join(timeout=10)
+        self._rounds.stop()
 
-    def _loop(self) -> None:
-        while not self._stop.is_set():
-            self._wake.clear()
-            try:
-                self._look_at_the_clock()
-                while not self._stop.is_set() and self.round():
-                    continue
-            except sa.exc.OperationalError as error:
-                _log.warning("the database is away: %s", str(error.orig).splitlines()[0])
-            except Exception:  # noqa: BLE001 - the boundary: a defect that one event meets keeps no other waiting
-                _log.exception("the dispatcher goes on")
-            self._wake.wait(LOOK_EVERY_S)
+    def _look(self) -> int:
+        self._look_at_the_clock()
+        return self.round()
 
     def _look_at_the_clock(self) -> None:
         if time.monotonic() - self._looked_s >= CLOCK_EVERY_S:

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from penstock.errors import PenstockError
 from penstock.events.inbox import Push, accept, forget_head
+from penstock.settings import Settings
 from penstock.sources.git import RemoteHead, list_remote
 from penstock.sources.projects import Project, known_heads, list_projects
 from penstock.state.tables import polls
@@ -16,7 +17,7 @@ from penstock.state.tables import polls
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 30.0, 1800.0
 
 
-def poll_all(database: sa.Engine, luck: Callable[[], float] = random.random) -> Iterator[str]:
+def poll_all(database: sa.Engine, settings: Settings, luck: Callable[[], float] = random.random) -> Iterator[str]:
     """
     Poll every polled project whose time has come. Yields: a line for each that cannot be reached.
 
@@ -28,7 +29,7 @@ def poll_all(database: sa.Engine, luck: Callable[[], float] = random.random) -> 
         if not project.polled or project.name in resting:
             continue
         try:
-            poll(database, project)
+            poll(database, settings, project)
         except PenstockError as error:
             _note(database, project, reason=str(error), luck=luck())
             yield f"{project.name}: {error}"
@@ -36,12 +37,12 @@ def poll_all(database: sa.Engine, luck: Callable[[], float] = random.random) -> 
             _note(database, project)
 
 
-def poll(database: sa.Engine, project: Project) -> int:
+def poll(database: sa.Engine, settings: Settings, project: Project) -> int:
     """Accept every branch and tag that moved, forget those that are gone. Returns: how many moved."""
     with database.connect() as connection:
         asked_at = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
     known = known_heads(database, project.name)
-    found = list_remote(project.url)
+    found = list_remote(project.remote(settings))
     # A repository without any ref is one that is being restored rather than one that lost them all.
     for ref in known.keys() - found.keys() if found else ():
         with database.begin() as connection:

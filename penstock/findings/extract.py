@@ -5,14 +5,13 @@ whatever depends on the rule, the level or the file alone is looked up, and the 
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from penstock.findings import cwe
+from penstock.findings.collector import collector_paused
 from penstock.findings.finding import Finding, Quarantined, RunOutcome, Scope
 from penstock.findings.identity import Fingerprinter, tool_fingerprint
 from penstock.findings.locations import PathBook
@@ -45,23 +44,6 @@ _NOTHING = Bag()
 _results = msgspec.json.Decoder(list[Result]).decode
 _result = msgspec.json.Decoder(Result).decode
 _raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """
-    Without the cyclic garbage collector for some milliseconds.
-
-    A block is thousands of lists and dicts without a cycle among them; looking for one takes a quarter of the
-    time. Threads that do this at once only let the collector run sooner than they meant.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class Place(NamedTuple):
@@ -134,6 +116,7 @@ class RunReader:
             configured=[one for run in self._invocations for one in run.rule_configuration_overrides or ()],
             overrides=scope.overrides,
         )
+        self._latest_rules, self._latest_paths = self._rules.latest, self._paths.latest
         self._identify = prints.of(self.tool, self.category).identify
         self._number = number
         self.results = self.not_findings = 0
@@ -167,12 +150,12 @@ class RunReader:
         """
         The findings of a block of results, those alike not numbered; what is no finding, or broken, is counted.
         """
-        with _collector_paused():
+        with collector_paused():
             return self._take(parse_results(block))
 
     def read_guess(self, block: bytes) -> list[Finding] | None:
         """As `read`; None if the block is not a whole number of results, which nothing has counted then."""
-        with _collector_paused():
+        with collector_paused():
             try:
                 parsed = parse_results(block)
             except (msgspec.DecodeError, RecursionError):
@@ -197,8 +180,11 @@ class RunReader:
         return findings
 
     def _finding(self, result: Result) -> Finding:
-        key = (result.rule_id, result.rule_index, result.rule)
-        rule = self._rules.rules.get(key) or self._rules.rule(key)
+        rule_id, ref, found = result.rule_id, result.rule, self._latest_rules.get(result.rule_id)
+        if found is not None and found[0] == result.rule_index and (found[1] is ref or found[1] == ref):
+            rule = found[2]
+        else:
+            rule = self._rules.rule((rule_id, result.rule_index, ref))
         bag, said = result.properties, result.message
         if bag is not None and bag == _NOTHING:
             bag = None
@@ -240,8 +226,9 @@ class RunReader:
         if physical is None or physical.artifact_location is None:
             return self._elsewhere(result, locations)
         logical = self._logical_name(location) if location.logical_locations else None
-        paths, artifact, region = self._paths.paths, physical.artifact_location, physical.region
-        path = paths[artifact] if artifact in paths else self._paths.path(artifact)
+        artifact, region = physical.artifact_location, physical.region
+        found = self._latest_paths.get(artifact.uri)
+        path = found[1] if found is not None and found[0] == artifact else self._paths.path(artifact)
         if region is None:
             return path, None, None, None, None, logical
         line, column, end_line = region.start_line, region.start_column, region.end_line

@@ -57,13 +57,19 @@ class PathBook:
         named = [_absolute(hint.uri) for hint in hints if hint is not None and hint.uri]
         guessed = [_as_root(place) for place in (*resolved, *named) if place]
         self._hints = sorted({place for place in guessed if len(place) > 1}, key=len, reverse=True)
-        self.paths: dict[ArtifactLocation, str | None] = {}
+        self.latest: dict[str | None, tuple[ArtifactLocation, str | None]] = {}
+        self._paths: dict[ArtifactLocation, str | None] = {}
 
     def path(self, location: ArtifactLocation) -> str | None:
-        """The path of a location, relative to the repository where that is known; None if it names no file."""
-        if location not in self.paths:
-            self.paths[location] = self._resolve(location)
-        return self.paths[location]
+        """
+        The path of a location, relative to the repository where that is known; None if it names no file.
+
+        `latest` has it under its URI afterwards, with the location: to compare costs less than to hash.
+        """
+        if location not in self._paths:
+            self._paths[location] = self._resolve(location)
+        self.latest[location.uri] = location, self._paths[location]
+        return self._paths[location]
 
     def _resolve(self, location: ArtifactLocation) -> str | None:
         uri, base = (location.uri or "").strip(), location.uri_base_id

@@ -111,15 +111,16 @@ def is_advisory(rule_id: str, rule: Descriptor | None) -> bool:
 def package_of(result: Result, rule: Descriptor | None, message: str, path: str | None) -> Package | None:
     """The package of a result, by the first place that names one."""
     bag, rule_bag = result.properties, rule.properties if rule is not None else None
+    said = _named(message[:_SAID])
     purl = (
         (_stated(bag) if bag is not None else None)
         or _located(result, rule_bag)
         or (_stated(rule_bag) if rule_bag is not None else None)
         or (_described(bag, path) if bag is not None else None)
-        or _spoken(message, result, rule, path)
+        or _spoken(said, result, rule, path)
         or (path if path and path.startswith("pkg:") else None)
     )
-    return None if purl is None else Package(purl, _fixed(bag, rule_bag, rule, message))
+    return None if purl is None else Package(purl, _fixed(bag, rule_bag, rule, said))
 
 
 def _stated(bag: Bag) -> str | None:
@@ -153,8 +154,7 @@ def _described(bag: Bag, path: str | None) -> str | None:
     return purl_of(_TYPES.get(origin.lower()) or type_of_path(path) or default, name, version)
 
 
-def _spoken(message: str, result: Result, rule: Descriptor | None, path: str | None) -> str | None:
-    spoken = _named(message[:_SAID])
+def _spoken(spoken: _Spoken | None, result: Result, rule: Descriptor | None, path: str | None) -> str | None:
     if spoken is None:
         return _in_rule(rule)
     if spoken.name.startswith("pkg:"):
@@ -203,12 +203,11 @@ def _in_rule(rule: Descriptor | None) -> str | None:
     return None
 
 
-def _fixed(bag: Bag | None, rule_bag: Bag | None, rule: Descriptor | None, message: str) -> str | None:
+def _fixed(bag: Bag | None, rule_bag: Bag | None, rule: Descriptor | None, spoken: _Spoken | None) -> str | None:
     for one in (bag, rule_bag):
         for value in (one.fixed_version, one.fixed_version_2) if one is not None else ():
             if isinstance(value, str) and value.strip().lower() not in _NO_FIX:
                 return value.strip().strip("[]")
-    spoken = _named(message[:_SAID])
     if spoken is not None and spoken.fixed_version is not None:
         return spoken.fixed_version if spoken.fixed_version.lower() not in _NO_FIX else None
     found = None

@@ -59,13 +59,19 @@ class RuleBook:
         self.components = [driver, *extensions]
         self._by_id = [_index(component) for component in self.components]
         self._configured = {id(found): one.configuration for one in configured if (found := self._configured_rule(one))}
-        self.rules: dict[RuleKey, Rule] = {}
+        self.latest: dict[str | None, tuple[int | None, DescriptorRef | None, Rule]] = {}
+        self._rules: dict[RuleKey, Rule] = {}
 
     def rule(self, key: RuleKey) -> Rule:
-        """The rule that `(ruleId, ruleIndex, rule)` of a result mean; one without a descriptor if none is known."""
-        found = self.rules.get(key)
+        """
+        The rule that `(ruleId, ruleIndex, rule)` of a result mean; one without a descriptor if none is known.
+
+        `latest` has it under its id afterwards, with the rest of the key: to compare costs less than to hash.
+        """
+        found = self._rules.get(key)
         if found is None:
-            found = self.rules[key] = self._make(*key)
+            found = self._rules[key] = self._make(*key)
+        self.latest[key[0]] = key[1], key[2], found
         return found
 
     def _make(self, rule_id: str | None, index: int | None, ref: DescriptorRef | None) -> Rule:

@@ -229,7 +229,7 @@ class ReportStream:
             for marks in results_in(sketch.results, _marks_in_guess):
                 yield from marks
         for block in self._blocks(sketch.blocks):
-            yield from _marks_in(block)
+            yield from _marks_in(block) if b"ingerprints" in block else ()
 
     def _check(self) -> None:
         summary, quarantined = self.summary, self.quarantined
@@ -251,8 +251,6 @@ def _marks_in_guess(block: bytes) -> list[Marks] | None:
 
 
 def _marks_in(block: bytes) -> list[Marks]:
-    if b"ingerprints" not in block:
-        return []
     try:
         return _marks(block)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

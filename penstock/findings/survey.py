@@ -110,7 +110,7 @@ def outline(data: bytes) -> Sketch | None:
 def _outlined(run: _RawRun) -> RunSketch:
     parts = {name: said for name, field in _PARTS.items() if (said := _said(getattr(run, field))) is not None}
     results = memoryview(run.results)
-    return RunSketch(parts, results=results if results[:1] == b"[" else None)
+    return RunSketch(parts, results=results if bytes(results[:1]) == b"[" else None)
 
 
 def _said(raw: msgspec.Raw) -> bytes | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import astuple
 
+from penstock.findings.collector import collector_paused
 from penstock.findings.finding import Finding
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def to_arrow(findings: Sequence[Finding], constants: Mapping[str, pa.Scalar] | N
 
     schema = finding_schema()
     starts = range(0, len(findings), _CHUNK)
-    tables = [_table(findings[start : start + _CHUNK], schema) for start in starts] or [schema.empty_table()]
+    with collector_paused():
+        tables = [_table(findings[start : start + _CHUNK], schema) for start in starts] or [schema.empty_table()]
     table = pa.concat_tables(tables).combine_chunks()
     first = {name: pa.repeat(value, len(findings)) for name, value in (constants or {}).items()}
     return pa.Table.from_arrays([*first.values(), *table.columns], names=[*first, *schema.names])

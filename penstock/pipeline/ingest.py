@@ -14,21 +14,17 @@ from penstock.pipeline import records
 from penstock.pipeline.log import utc_now
 from penstock.pipeline.spec import StepFields
 from penstock.settings import Settings
-from penstock.state.database import LAKE_SCHEMA, database_url
 from penstock.state.tables import projects, releases, runs
 from penstock.steps import step_types
 from penstock.steps.context import RunInfo, ScanOutcome, StepResult
+from penstock.warehouse.home import warehouse_location
 from penstock.warehouse.rows import Row
+
+__all__ = ["Ingest", "warehouse_location"]
 
 _log = logging.getLogger(__name__)
 
 Item = Row | warehouse.ScanReport
-
-
-def warehouse_location(settings: Settings) -> warehouse.Location:
-    """Where the warehouse of these settings is."""
-    url = database_url(settings).render_as_string(hide_password=False)
-    return warehouse.Location(catalog_url=url, catalog_schema=LAKE_SCHEMA, data_path=settings.lake_path)
 
 
 @attrs.frozen(slots=False)
@@ -73,13 +69,14 @@ class Ingest:
             waiting = connection.execute(wanted.order_by(runs.c.finished_at)).scalars().all()
         return sum(self.run(run_id) for run_id in waiting)
 
-    def _base_branch(self, info: RunInfo) -> str | None:
-        wanted = sa.select(projects.c.default_branch).where(projects.c.name == info.project)
+    def base_branch(self, project: str) -> str | None:
+        """The branch that a project's other branches are merged into; None when the project is unknown."""
+        wanted = sa.select(projects.c.default_branch).where(projects.c.name == project)
         with self.database.connect() as connection:
             return connection.execute(wanted).scalar()
 
     def _scans(self, info: RunInfo, config: StepFields, result: StepResult) -> Iterator[warehouse.ScanReport]:
-        base = self._base_branch(info) if result.scans else None
+        base = self.base_branch(info.project) if result.scans else None
         for outcome in result.scans:
             yield _scan_report(info, config.name, outcome, base)
 

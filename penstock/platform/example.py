@@ -11,7 +11,7 @@ from penstock.api.tokens import token_file
 from penstock.platform import post_receive
 from penstock.platform.parts import checkout
 from penstock.settings import Settings
-from penstock.sources.git import git
+from penstock.sources.command import git
 from penstock.sources.projects import Project, add_project
 
 NAME = "shop"

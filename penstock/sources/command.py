@@ -154,7 +154,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 def _last_words(told: bytes, code: int) -> str:
     """Git's own reason: not its advice, and no control characters of a server's."""
-    lines = told.decode("utf-8", "replace").replace("\r", "\n").strip().splitlines() or [f"exit code {code}"]
+    text = told.decode("utf-8", "replace").replace("\r", "\n")
+    lines = [line for line in text.splitlines() if line.strip()] or [f"exit code {code}"]
     reasons = [line for line in lines if line.startswith(("fatal:", "error:")) and _OF_SSH not in line]
     return "".join(c if c.isprintable() else "?" for c in (reasons or _of_ssh(lines))[-1][:500])
 

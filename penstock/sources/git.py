@@ -18,7 +18,6 @@ from penstock.sources.login import Login, given_to_git
 _LATEST_S = 253_402_300_799  # the last second of the year 9999: a commit may claim any time, datetime ends there
 FORKS, PULL_REQUESTS = "refs/penstock/forks", "refs/penstock/pull-requests"  # in mirrors
 COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-_MOST_PACKS = 50  # then a mirror's packs are joined; each fetch brings one
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 _LARGEST_POINTER_BYTES = 1024
 # Filters are commands of this machine's own configuration; Git LFS would fetch from wherever the repository says.
@@ -30,13 +29,15 @@ class Limits:
     """
     What a repository may take.
 
-    mirror_bytes: of its packs. checkout_bytes, files: of one commit's files. fetch_s: of bringing a mirror up to date.
+    mirror_bytes: of its packs. packs: before they are joined, each fetch brings one. checkout_bytes, files: of one
+    commit's files. fetch_s: of bringing a mirror up to date.
     """
 
     mirror_bytes: int = 20 * 1024**3
     checkout_bytes: int = 20 * 1024**3
     files: int = 1_000_000
     fetch_s: float = 900.0
+    packs: int = 50
 
 
 LIMITS = Limits()
@@ -265,7 +266,7 @@ _SNAPSHOT_IDENTITY = {
 def _begins(path: Path, words: bytes) -> bool:
     """Whether a file begins so; a link is not followed."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
             return file.read(len(words)) == words
     except OSError:
         return False
@@ -306,7 +307,7 @@ def _fetch(remote: Remote | str, folder: Path, limits: Limits, *refspecs: str) -
             # All in one pack, whose size is bounded; loose objects would each have a bound of their own.
             packed = ("-c", "fetch.unpackLimit=1")
             repository.run(*packed, *words, env=env, bounds=Bounds(limits.fetch_s, file_bytes=file_bytes))
-        _join_packs(repository)
+        _join_packs(repository, limits)
     return repository
 
 
@@ -328,9 +329,9 @@ def _room(repository: Repository, limits: Limits) -> Iterator[int]:
         raise
 
 
-def _join_packs(repository: Repository) -> None:
+def _join_packs(repository: Repository, limits: Limits) -> None:
     packs = repository.git_dir / "objects" / "pack"
-    if sum(1 for _ in packs.glob("pack-*.pack")) > _MOST_PACKS:
+    if sum(1 for _ in packs.glob("pack-*.pack")) > limits.packs:
         repository.run("repack", "--geometric=2", "-d", "-q")
 
 

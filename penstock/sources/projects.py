@@ -182,8 +182,8 @@ def list_projects(database: sa.Engine) -> tuple[Project, ...]:
 
 
 def _project(row: Mapping[Any, Any]) -> Project:
-    own = (row[name] for name in ("name", "url", "default_branch", "polled"))
-    return Project(*own, Connection(**row["connection"]))
+    known = Connection(**row["connection"])
+    return Project(row["name"], row["url"], row["default_branch"], row["polled"], known)
 
 
 def set_connection(
@@ -201,7 +201,7 @@ def set_connection(
     """
     get_project(database, name)
     given = {"default_branch": default_branch, "polled": polled}
-    values = {key: value for key, value in given.items() if value is not None}
+    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     values["connection"] = {key: value for key, value in attrs.asdict(connection).items() if value is not None}
     with database.begin() as engine:
         engine.execute(sa.update(projects).where(projects.c.name == name).values(values))

@@ -72,7 +72,9 @@ inbox = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     _now("received_at"),
     _at("claimed_at"),
+    sa.Column("told", sa.Text),
     sa.Index("inbox_open", "state", "received_at"),
+    sa.Index("inbox_untold", "id", postgresql_where=sa.text("state = 'ignored' AND told IS DISTINCT FROM state")),
     comment="One row per event that was accepted: received, started (run_id), or ignored (reason).",
 )
 
@@ -101,7 +103,9 @@ runs = sa.Table(
     _at("started_at"),
     _at("finished_at"),
     _at("ingested_at"),
+    sa.Column("told", sa.Text),
     sa.Index("runs_by_commit", "project", "commit"),
+    sa.Index("runs_untold", "queued_at", postgresql_where=sa.text("told IS DISTINCT FROM state")),
     sa.Index("runs_by_time", "queued_at"),
     sa.Index("runs_by_group", "project", "concurrency_group", "state"),
     comment="One row per run: a graph at a commit, and how it ended.",
@@ -125,6 +129,8 @@ steps = sa.Table(
     _at("finished_at"),
     sa.Column("cpu_s", sa.Float),
     sa.Column("memory_peak_bytes", sa.BigInteger),
+    sa.Column("told", sa.Text),
+    sa.Index("steps_untold", "run_id", postgresql_where=sa.text("state <> 'queued' AND told IS DISTINCT FROM state")),
     comment="One row per step per run: its newest attempt.",
 )
 
@@ -325,4 +331,46 @@ polls = sa.Table(
     _now("polled_at"),
     _at("next_at"),
     comment="One row per project that is polled: when, how often in a row it failed, and when it is asked again.",
+)
+
+connections = sa.Table(
+    "connections",
+    metadata,
+    sa.Column("project", sa.Text, sa.ForeignKey("penstock.projects.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("forge", sa.Text, nullable=False),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("repository", sa.Text, nullable=False),
+    sa.Column("secret", sa.Text, nullable=False),
+    sa.Column("options", JSONB, nullable=False, server_default="{}"),
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("reason", sa.Text),
+    _at("again_at"),
+    _now("created_at"),
+    comment="One row per project whose forge is told how its runs stand; the token is in the vault, here by name.",
+)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("project", sa.Text, sa.ForeignKey("penstock.connections.project", ondelete="CASCADE"), nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("context", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text),
+    sa.Column("wanted", JSONB, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("state", sa.Text, nullable=False, server_default="waiting"),
+    sa.Column("reason", sa.Text),
+    sa.Column("remote_id", sa.Text),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    _at("asked_at", nullable=False),
+    _at("changed_at", nullable=False),
+    _at("again_at", nullable=False),
+    _at("claimed_until"),
+    _at("sent_at"),
+    sa.UniqueConstraint("project", "kind", "target", "context"),
+    sa.Index("outbox_waiting", "again_at", postgresql_where=sa.text("state = 'waiting'")),
+    sa.Index("outbox_by_change", "changed_at"),
+    comment="One row per thing that a forge shows: what it shall show now, and whether it does: waiting, sent, failed.",
 )

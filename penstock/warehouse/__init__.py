@@ -7,8 +7,8 @@ The warehouse: every output of CI/CD as a table, for anyone with SQL.
 """
 
 from penstock.warehouse.connect import Location, ObjectStore, connect
-from penstock.warehouse.home import open_home
-from penstock.warehouse.maintain import Compaction, compact, flush
+from penstock.warehouse.home import open_home, warehouse_location
+from penstock.warehouse.maintain import Compaction, compact, flush, retain
 from penstock.warehouse.rows import (
     EMPTY_SHA256,
     Artifact,
@@ -19,6 +19,7 @@ from penstock.warehouse.rows import (
     Run,
     Scan,
     Step,
+    Suppression,
     TestResult,
 )
 from penstock.warehouse.write import ScanReport, Warehouse
@@ -37,10 +38,13 @@ __all__ = [
     "Scan",
     "ScanReport",
     "Step",
+    "Suppression",
     "TestResult",
     "Warehouse",
     "compact",
     "connect",
     "flush",
     "open_home",
+    "retain",
+    "warehouse_location",
 ]

@@ -32,13 +32,16 @@ _REMOTE = re.compile(r"^(s3|gcs|gs|r2|https?)://")
 
 @frozen
 class ObjectStore:
-    """How to reach the S3 that holds the Parquet files. `endpoint` is host:port; None is Amazon's own."""
+    """
+    How to reach the S3 that holds the Parquet files. endpoint: host:port; None is Amazon's own. token: of a session.
+    """
 
     key_id: str = field(repr=False)
     secret: str = field(repr=False)
     region: str = "us-east-1"
     endpoint: str | None = None
     use_tls: bool = True
+    token: str | None = field(default=None, repr=False)
 
 
 @frozen(kw_only=True)
@@ -141,6 +144,8 @@ def _store_parts(store: ObjectStore) -> list[str]:
         f"REGION {quoted(store.region)}",
         f"USE_SSL {store.use_tls}",
     ]
+    if store.token:
+        parts.append(f"SESSION_TOKEN {quoted(store.token)}")
     if store.endpoint:
         parts += [f"ENDPOINT {quoted(store.endpoint)}", "URL_STYLE 'path'"]
     return parts
@@ -196,7 +201,7 @@ def redact(text: str, location: Location) -> str:
     """`text` without the secrets of `location`."""
     secrets = [location.catalog_url, _parameters(location).get("password")]
     if location.object_store:
-        secrets.append(location.object_store.secret)
+        secrets += [location.object_store.secret, location.object_store.token]
     for secret in filter(None, secrets):
         text = text.replace(secret, "…")
     return text

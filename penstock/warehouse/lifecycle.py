@@ -5,6 +5,8 @@ The life of a finding on a branch, as one INSERT into `finding_events`.
        open, suppressed ──absent──▶ fixed ──present──▶ open        fixed, reopened
        present with another severity, path or rule                changed
 
+Suppressed is what the report says is, and what somebody decided about (`suppressions`).
+
 Only a scan that succeeded speaks, and only about its own tool and category on its own branch. "Fixed" needs a report
 that was read whole: a result that had to be quarantined might be the one that seems to be gone. A scan of a commit
 older than the newest one scanned there (a late or repeated run) changes no state; it may only show that a finding is
@@ -38,15 +40,21 @@ WITH events AS MATERIALIZED (
     FROM events
     WHERE branch = $branch
     GROUP BY fingerprint
+), decided AS (
+    SELECT fingerprint, arg_max(reason, created_at) AS reason
+    FROM suppressions
+    WHERE project = $project AND ended_at IS NULL AND (until IS NULL OR until > $scanned_at)
+    GROUP BY fingerprint
 ), seen AS (
     SELECT
         fingerprint,
         any_value(rule_id) AS rule_id,
         any_value(severity) AS severity,
         any_value(path) AS path,
-        bool_and(coalesce(suppressed, false)) AS suppressed,
-        any_value(suppression_reason) AS suppression_reason
+        bool_and(coalesce(suppressed, false)) OR any_value(decided.fingerprint) IS NOT NULL AS suppressed,
+        coalesce(any_value(decided.reason), any_value(suppression_reason)) AS suppression_reason
     FROM incoming_findings
+    LEFT JOIN decided USING (fingerprint)
     GROUP BY fingerprint
 ), base AS (
     SELECT
@@ -148,7 +156,10 @@ def record_events(
 
 
 def _parameters(scan: Scan, before: CommitBefore | None, base_branch: str | None) -> dict[str, object]:
-    names = ("project", "branch", "tool", "category", "commit", "author", "run_id", "quarantined", "committed_at")
+    names = (
+        "project", "branch", "tool", "category", "commit", "author", "run_id", "quarantined", "committed_at",
+        "scanned_at",
+    )  # fmt: skip
     return {name: getattr(scan, name) for name in names} | {
         "base_branch": base_branch or scan.branch,
         "is_first": before is None,

@@ -4,7 +4,7 @@ Keep the lake quick: inlined rows become files, small files become larger ones, 
 Run it on a schedule, from one place. It takes the writers' lock table by table, so that ingests get in between.
 """
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 from attrs import frozen
@@ -55,6 +55,34 @@ def compact(warehouse: Warehouse, *, kept: timedelta = KEPT, grace: timedelta = 
         files_deleted=_count(warehouse, f"CALL ducklake_cleanup_old_files('{LAKE}', older_than => {_ago(grace)})")
         + _count(warehouse, f"CALL ducklake_delete_orphaned_files('{LAKE}', older_than => {_ago(max(kept, grace))})"),
     )
+
+
+def retain(warehouse: Warehouse, kept: timedelta) -> int:
+    """
+    Remove the rows of old scans and runs: findings, tests, plugins' metrics, ingest errors.
+
+    What is open today stays: the newest successful scan of every branch, tool and category keeps its findings. So do
+    scans, history, runs, steps and releases, which are small, and which the tables are built again from.
+    Returns: how many rows went. Their files go with later compactions.
+    """
+    return sum(warehouse.write(lambda lake, sql=sql: _deleted(lake, sql, kept)) for sql in _OLD)  # type: ignore[misc]
+
+
+_OLD = (
+    """
+    DELETE FROM findings WHERE scanned_at < $before AND (project, commit, tool, category) NOT IN (
+        SELECT (project, arg_max(commit, (committed_at, scanned_at)), tool, category) FROM scans
+        WHERE state = 'succeeded' GROUP BY project, branch, tool, category)
+    """,
+    "DELETE FROM test_results WHERE finished_at < $before",
+    "DELETE FROM plugin_metrics WHERE measured_at < $before",
+    "DELETE FROM ingest_errors WHERE occurred_at < $before",
+)
+
+
+def _deleted(lake: duckdb.DuckDBPyConnection, sql: str, kept: timedelta) -> int:
+    row = lake.execute(sql, {"before": datetime.now(UTC) - kept}).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _ago(age: timedelta) -> str:

@@ -94,34 +94,26 @@ def open_findings(
 
     branches: several names in place of `branch`. environment: only what is in a commit that is live there too.
     """
-    return _frame(
+    # Two questions, joined here: at ten million findings 0.6 s. DuckDB leaves out the files of other commits for a
+    # plain semi-join, but reads every column of all of them as soon as the same query joins the result (1.4 s).
+    found = _frame(
         connection,
         f"""
-        WITH latest AS ({_LATEST_SCANS}), history AS (
-            SELECT * FROM finding_history
-            WHERE state = 'open'
-                AND ($project IS NULL OR project = $project) AND ($branch IS NULL OR branch = $branch)
-                AND ($branches IS NULL OR list_contains($branches, branch))
-                AND ($environment IS NULL OR (project, fingerprint) IN (
-                    SELECT (findings.project, fingerprint) FROM findings JOIN releases USING (project, commit)
-                    WHERE releases.environment = $environment AND releases.state = 'live'
-                ))
-        )
-        SELECT
-            findings.*,
-            history.branch,
-            history.introduced_commit,
-            history.introduced_at,
-            history.introduced_by,
-            history.baseline,
-            history.reopened,
-            date_diff('day', history.introduced_at, now()) AS age_days
-        FROM history
-        JOIN latest USING (project, branch, tool, category)
-        JOIN findings ON findings.project = history.project AND findings.commit = latest.commit
-            AND findings.fingerprint = history.fingerprint
-        WHERE $severity IS NULL OR findings.severity = $severity
-        ORDER BY {_WORST_FIRST.format("findings.severity")}, introduced_at, findings.path, findings.line
+        WITH live AS (
+            SELECT project, commit FROM releases WHERE environment = $environment AND state = 'live'
+        ), running AS (
+            SELECT project, fingerprint FROM findings
+            WHERE commit IN (SELECT commit FROM live) AND (project, commit) IN (SELECT (project, commit) FROM live)
+        ), latest AS ({_LATEST_SCANS})
+        SELECT project, latest.commit, fingerprint, branch, introduced_commit, introduced_at, introduced_by, baseline,
+            reopened, date_diff('day', introduced_at, now()) AS age_days
+        FROM finding_history JOIN latest USING (project, branch, tool, category)
+        WHERE state = 'open'
+            AND ($project IS NULL OR project = $project) AND ($branch IS NULL OR branch = $branch)
+            AND ($branches IS NULL OR list_contains($branches, branch))
+            AND ($severity IS NULL OR severity = $severity)
+            AND ($environment IS NULL OR (project, fingerprint) IN (SELECT (project, fingerprint) FROM running))
+        ORDER BY {_WORST_FIRST.format("severity")}, introduced_at, path, fingerprint
         LIMIT $limit
         """,
         project=project,
@@ -131,6 +123,15 @@ def open_findings(
         severity=severity,
         limit=limit,
     )
+    texts = _frame(
+        connection,
+        "SELECT * FROM findings WHERE commit IN (SELECT unnest($commits::VARCHAR[]))",
+        commits=sorted(set(found["commit"])),
+    )
+    both = texts.merge(found, on=["project", "commit", "fingerprint"])
+    rank = both["severity"].map({name: at for at, name in enumerate(SEVERITY_NAMES)})
+    ordered = both.assign(rank=rank).sort_values(["rank", "introduced_at", "path", "line"], kind="stable")
+    return ordered.drop(columns="rank").reset_index(drop=True)
 
 
 def introduced_by_commit(connection: duckdb.DuckDBPyConnection, *, project: str, commit: str) -> "pd.DataFrame":
@@ -297,140 +298,6 @@ def scanner_health(connection: duckdb.DuckDBPyConnection, *, project: str | None
         ORDER BY last_state = 'succeeded', stale_days DESC NULLS FIRST, project, tool
         """,
         project=project,
-    )
-
-
-_DEPLOYMENTS = """
-    WITH made AS (
-        SELECT *, coalesce(live_at, created_at) AS at, min(number) OVER same_commit AS first_number
-        FROM releases
-        WHERE state <> 'pending' AND environment = $environment AND ($project IS NULL OR project = $project)
-        WINDOW same_commit AS (PARTITION BY project, environment, service, commit, live_at IS NULL)
-    ), live AS (
-        SELECT project, environment, service, number,
-            coalesce(lag(first_number) OVER line > first_number, false) AS is_rollback,
-            coalesce(lead(first_number) OVER line < first_number, false) AS is_taken_back
-        FROM made WHERE live_at IS NOT NULL
-        WINDOW line AS (PARTITION BY project, environment, service ORDER BY number)
-    )
-    SELECT made.project, made.environment, made.service, made.number, made.commit, made.run_id, made.at, made.live_at,
-        coalesce(live.is_rollback, false) AS is_rollback,
-        CASE WHEN made.live_at IS NULL THEN 'never got traffic' WHEN live.is_taken_back THEN 'taken back' END AS failure,
-        min(made.live_at) OVER later AS mended_at,
-        CASE WHEN failure IS NOT NULL THEN epoch(mended_at - made.at) END AS restore_s
-    FROM made LEFT JOIN live USING (project, environment, service, number)
-    WINDOW later AS (
-        PARTITION BY project, environment, service ORDER BY number ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
-    )
-"""
-
-_LEAD_TIMES = """
-    SELECT commits.project, commits.commit, commits.author, commits.committed_at, shipped.live_at,
-        epoch(shipped.live_at - commits.committed_at) AS lead_s
-    FROM commits
-    ASOF JOIN (
-        SELECT project, commits.ref, commits.committed_at, min(releases.live_at) AS live_at
-        FROM releases JOIN commits USING (project, commit)
-        WHERE releases.environment = $environment AND releases.live_at IS NOT NULL
-            AND ($project IS NULL OR project = $project)
-        GROUP BY ALL
-    ) AS shipped
-        ON shipped.project = commits.project AND shipped.ref = commits.ref
-        AND shipped.committed_at >= commits.committed_at
-"""
-
-
-def deployments(
-    connection: duckdb.DuckDBPyConnection,
-    *,
-    project: str | None = None,
-    environment: str = "production",
-    days: int = 90,
-) -> "pd.DataFrame":
-    """
-    One row per deployment of the last `days` days, oldest first: `at` (when traffic went to it, or when it was tried),
-    `is_rollback` (it went back to a commit that had been live before), `failure` ("never got traffic", "taken back"
-    when the next one that got traffic was a rollback, None), `mended_at` and `restore_s` (seconds from a failed one to
-    the next that got traffic, None while there is none).
-
-    Source: DORA's four keys, https://dora.dev/guides/dora-metrics-four-keys/: a change fails when it "requires
-    immediate intervention following a deployment". Here that is what never got through its health checks, and what was
-    taken back. Incidents that nobody answered with a rollback are not known to Penstock.
-    """
-    return _frame(
-        connection,
-        f"SELECT * FROM ({_DEPLOYMENTS}) WHERE at >= now() - to_days($days::INT) ORDER BY at, project, service, number",
-        project=project,
-        environment=environment,
-        days=days,
-    )
-
-
-def lead_times(
-    connection: duckdb.DuckDBPyConnection,
-    *,
-    project: str | None = None,
-    environment: str = "production",
-    days: int = 90,
-) -> "pd.DataFrame":
-    """
-    One row per commit that first got traffic in the last `days` days, oldest first: `live_at` of the first release of
-    it, or of a later commit on its branch, and `lead_s` from the commit to it.
-
-    Source: DORA, change lead time: "the amount of time it takes a commit to get into production".
-    """
-    return _frame(
-        connection,
-        f"SELECT * FROM ({_LEAD_TIMES}) WHERE live_at >= now() - to_days($days::INT) ORDER BY live_at, committed_at",
-        project=project,
-        environment=environment,
-        days=days,
-    )
-
-
-def delivery(
-    connection: duckdb.DuckDBPyConnection,
-    *,
-    project: str | None = None,
-    environment: str = "production",
-    days: int = 90,
-    by_week: bool = False,
-) -> "pd.DataFrame":
-    """
-    DORA's four keys, one row per project, and the first, whose `project` is None, of all; or one row per `week`
-    (Monday).
-
-    deployments: changes that were deployed, whether they failed or not; rollbacks are not changes. per_week: of them.
-    lead_median_s, lead_p90_s: see `lead_times`. failures and failure_rate (0 to 1): see `deployments`.
-    restore_median_s: of the failures that are over; unrestored: of how many nothing got traffic since.
-    Source: https://dora.dev/guides/dora-metrics-four-keys/; its reports use medians.
-    """
-    key, grouping = ("week", "week") if by_week else ("project", "GROUPING SETS ((), (project))")
-    return _frame(
-        connection,
-        f"""
-        WITH tried AS (
-            SELECT *, date_trunc('week', at)::DATE AS week FROM ({_DEPLOYMENTS})
-            WHERE at >= now() - to_days($days::INT) AND NOT is_rollback
-        ), led AS (
-            SELECT *, date_trunc('week', live_at)::DATE AS week FROM ({_LEAD_TIMES})
-            WHERE live_at >= now() - to_days($days::INT)
-        ), changes AS (
-            SELECT {key}, count(*) AS deployments, count(*) * 7 / $days AS per_week, count(failure) AS failures,
-                count(failure) / count(*) AS failure_rate, median(restore_s) AS restore_median_s,
-                count(*) FILTER (failure IS NOT NULL AND mended_at IS NULL) AS unrestored
-            FROM tried GROUP BY {grouping} HAVING count(*) > 0
-        ), leads AS (
-            SELECT {key}, median(lead_s) AS lead_median_s, quantile_cont(lead_s, 0.9) AS lead_p90_s
-            FROM led GROUP BY {grouping}
-        )
-        SELECT changes.*, lead_median_s, lead_p90_s
-        FROM changes LEFT JOIN leads ON changes.{key} IS NOT DISTINCT FROM leads.{key}
-        ORDER BY changes.{key} NULLS FIRST
-        """,
-        project=project,
-        environment=environment,
-        days=days,
     )
 
 

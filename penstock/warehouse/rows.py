@@ -229,6 +229,27 @@ class IngestError:
     occurred_at: datetime | None = field(default=None, validator=_aware)
 
 
+@frozen(kw_only=True)
+class Suppression:
+    """
+    Somebody's decision that a finding need not be acted on, on all branches of a project.
+
+    until: when it ends by itself; None is never. ended_at, ended_by: when it was ended, and by whom or by `expiry`.
+    """
+
+    TABLE: ClassVar[str] = "suppressions"
+    KEY: ClassVar[tuple[str, ...]] = ("project", "fingerprint", "created_at")
+
+    project: str
+    fingerprint: str
+    reason: str
+    created_by: str
+    created_at: datetime = field(validator=_aware)
+    until: datetime | None = field(default=None, validator=_aware)
+    ended_at: datetime | None = field(default=None, validator=_aware)
+    ended_by: str | None = None
+
+
 ROW_TYPES: tuple[type[Row], ...] = (
     Commit,
     Run,
@@ -239,6 +260,7 @@ ROW_TYPES: tuple[type[Row], ...] = (
     Artifact,
     PluginMetric,
     IngestError,
+    Suppression,
 )
 
 _ARROW = {

@@ -12,7 +12,7 @@ import duckdb
 
 from penstock.errors import PlatformError
 
-MIGRATIONS: Mapping[int, str] = {}
+MIGRATIONS: Mapping[int, str] = {2: "SELECT 'suppressions: a table more'"}
 """Version → what brings a warehouse of the version before it up to that version, before `schema.sql` is run."""
 
 FIRST_VERSION = 1

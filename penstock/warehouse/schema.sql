@@ -138,9 +138,21 @@ CREATE TABLE IF NOT EXISTS finding_events (
 );
 COMMENT ON TABLE finding_events IS 'One row per change in the life of a finding on a branch: introduced, reopened, fixed, suppressed, unsuppressed or changed (severity, path), and the state after it.';
 
+CREATE TABLE IF NOT EXISTS suppressions (
+    project VARCHAR NOT NULL,
+    fingerprint VARCHAR NOT NULL,
+    reason VARCHAR NOT NULL,
+    created_by VARCHAR NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    until TIMESTAMPTZ,
+    ended_at TIMESTAMPTZ,
+    ended_by VARCHAR
+);
+COMMENT ON TABLE suppressions IS 'One row per decision that a finding of a project need not be acted on: why, by whom, until when; in force while ended_at is null.';
+
 CREATE OR REPLACE VIEW finding_history AS
 WITH latest AS (
-    SELECT project, branch, tool, category, arg_max(commit, committed_at) AS commit, max(committed_at) AS seen_at
+    SELECT project, branch, tool, category, arg_max(commit, (committed_at, scanned_at)) AS commit, max(committed_at) AS seen_at
     FROM scans
     WHERE state = 'succeeded'
     GROUP BY ALL

@@ -266,10 +266,11 @@ def _insert_all(lake: duckdb.DuckDBPyConnection, items: Sequence[Row | ScanRepor
         else:
             kinds.setdefault(type(item), []).append(item)
     for rows in kinds.values():
-        _replace_rows(lake, rows)
+        replace_rows(lake, rows)
 
 
-def _replace_rows(lake: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> None:
+def replace_rows(lake: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> None:
+    """Rows of one kind, at least one, in the place of those with their keys; within a transaction."""
     table, key = rows[0].TABLE, rows[0].KEY
     same = " AND ".join(f"{table}.{name} IS NOT DISTINCT FROM incoming_rows.{name}" for name in key)
     # Constants let DuckLake leave out the files that cannot match: 3 ms instead of 12.
@@ -302,7 +303,7 @@ def insert_scan(lake: duckdb.DuckDBPyConnection, report: ScanReport) -> bool:
     if findings.num_rows:
         _insert_findings(lake, scan, findings)
     if report.errors:
-        _replace_rows(lake, report.errors)
+        replace_rows(lake, report.errors)
     return True
 
 
@@ -322,7 +323,7 @@ def _earlier_scans(lake: duckdb.DuckDBPyConnection, scan: Scan) -> _Earlier:
         SELECT
             count(*) FILTER ({same}) > 0,
             count(*) FILTER (state = 'succeeded' AND commit = $commit) > 0,
-            arg_max(commit, committed_at) FILTER ({here}),
+            arg_max(commit, (committed_at, scanned_at)) FILTER ({here}),
             max(committed_at) FILTER ({here})
         FROM scans WHERE project = $project AND tool = $tool AND category = $category
         """,

@@ -17,6 +17,7 @@ import httpcore
 import httpx
 
 from penstock.errors import AccessError, InputError, PlatformError
+from penstock.settings import Settings
 
 Allowed = bool | Collection[str]
 _SCHEMES = {"https": 443, "http": 80}
@@ -121,7 +122,6 @@ def guarded_client(allow_private: Allowed = False, *, timeout_s: float = 10.0, *
     return httpx.Client(transport=transport, timeout=timeout_s, follow_redirects=False, trust_env=False, **options)
 
 
-def allowed_hosts(settings: object) -> Allowed:
+def allowed_hosts(settings: Settings) -> Allowed:
     """What the platform's settings allow (PENSTOCK_ALLOW_PRIVATE_HOSTS); nothing by default."""
-    found: Allowed = getattr(settings, "allow_private_hosts", ())
-    return found
+    return settings.allow_private_hosts

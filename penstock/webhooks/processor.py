@@ -1,7 +1,6 @@
 """Turns deliveries that are on disk into events: at once, and again after whatever came between."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from penstock.events import inbox
 from penstock.forges import aws_codecommit, sns
 from penstock.forges.event import GitEvent, Parsed
 from penstock.forges.registry import FORGES
+from penstock.rounds import Rounds
 from penstock.state.tables import hooks as hooks_table
 from penstock.webhooks import deliveries
 from penstock.webhooks.deliveries import Claimed, State
@@ -55,33 +55,25 @@ class Processor:
     ) -> None:
         self._database, self._told, self._confirm, self._tidy = database, told, confirm, tidy
         self._tidied_s = 0.0
-        self._wake, self._stop = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="deliveries", daemon=True)
+        self._rounds = Rounds("deliveries", self._look, every_s=LOOK_EVERY_S)
 
     def start(self) -> None:
         """Begin, with what was left over."""
-        self._thread.start()
+        self._rounds.start()
 
     def wake(self) -> None:
         """There is something new."""
-        self._wake.set()
+        self._rounds.wake()
 
     def stop(self) -> None:
         """Finish the deliveries in hand and end."""
-        self._stop.set()
-        self._wake.set()
-        self._thread.join(timeout=10)
+        self._rounds.stop()
 
-    def _loop(self) -> None:
-        while not self._stop.is_set():
-            self._wake.clear()
-            try:
-                while not self._stop.is_set() and self.round():
-                    continue
-                self._tidy_up()
-            except sa.exc.OperationalError as error:
-                _log.warning("the database is away: %s", str(error.orig).splitlines()[0])
-            self._wake.wait(LOOK_EVERY_S)
+    def _look(self) -> int:
+        done = self.round()
+        if not done:
+            self._tidy_up()
+        return done
 
     def _tidy_up(self) -> None:
         self._tidy()

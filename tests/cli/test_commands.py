@@ -13,7 +13,7 @@ from git_builder import PIPELINE
 from penstock.cli.registry import COMMANDS
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "project": ("add", "list", "remove"),
+    "project": ("add", "list", "show", "edit", "test", "remove"),
     "secret": ("set", "list", "remove", "check"),
     "template": ("add", "list"),
     "findings": (),

@@ -16,6 +16,7 @@ from penstock.errors import InputError
 from penstock.events import inbox
 from penstock.events.inbox import EventRecord, Push, accept, claim
 from penstock.events.poll import poll, poll_all
+from penstock.settings import Settings
 from penstock.sources.projects import add_project, get_project, known_heads
 from penstock.state.tables import inbox as events
 
@@ -62,32 +63,36 @@ def test_push_reported_at_the_same_time_by_many_is_one_event(database: sa.Engine
     assert stored(database) == [A]
 
 
-def test_hook_and_poll_of_one_push_are_one_event(database: sa.Engine, shop: GitRepository) -> None:
+def test_hook_and_poll_of_one_push_are_one_event(settings: Settings, database: sa.Engine, shop: GitRepository) -> None:
     """Whichever comes first."""
     first = shop.git("rev-parse", "HEAD")
     accept(database, push(first))
-    assert poll(database, get_project(database, "shop")) == 0
+    assert poll(database, settings, get_project(database, "shop")) == 0
     second = shop.commit({"readme": "hello again"})
-    assert poll(database, get_project(database, "shop")) == 1
+    assert poll(database, settings, get_project(database, "shop")) == 1
     assert accept(database, push(second, first)) is None
     assert stored(database) == [first, second]
 
 
-def test_poll_finds_every_branch_that_no_hook_told_of(database: sa.Engine, shop: GitRepository) -> None:
+def test_poll_finds_every_branch_that_no_hook_told_of(
+    settings: Settings, database: sa.Engine, shop: GitRepository
+) -> None:
     """With who said so."""
     shop.git("branch", "feature/one")
-    assert poll(database, get_project(database, "shop")) == 2
+    assert poll(database, settings, get_project(database, "shop")) == 2
     found = {(event.ref, event.source) for event in inbox.list_events(database)}
     assert found == {(MAIN, "poll"), ("refs/heads/feature/one", "poll")}
 
 
-def test_repository_that_is_away_is_told_and_the_others_are_polled(database: sa.Engine, make_repository) -> None:
+def test_repository_that_is_away_is_told_and_the_others_are_polled(
+    settings: Settings, database: sa.Engine, make_repository
+) -> None:
     """One line for the one, an event for the other."""
     gone = make_repository("gone", {"readme": "x"})
     add_project(database, "gone", str(gone.root))
     add_project(database, "shop", str(make_repository("shop", {"readme": "x"}).root))
     gone.root.rename(gone.root.with_name("elsewhere"))
-    (trouble,) = poll_all(database)
+    (trouble,) = poll_all(database, settings)
     assert trouble.startswith("gone: git ls-remote failed")
     assert [event.project for event in inbox.list_events(database)] == ["shop"]
 
@@ -108,7 +113,9 @@ def test_late_repetition_of_an_old_push_changes_nothing(database: sa.Engine, sho
     assert known_heads(database, "shop") == {MAIN: C}
 
 
-def test_pushes_told_in_the_wrong_order_run_once_each(database: sa.Engine, shop: GitRepository) -> None:
+def test_pushes_told_in_the_wrong_order_run_once_each(
+    settings: Settings, database: sa.Engine, shop: GitRepository
+) -> None:
     """B→C arrives before A→B: both are events, the branch is at C, and the poll has nothing to add."""
     shop.git("reset", "--quiet", "--hard")
     first = shop.git("rev-parse", "HEAD")
@@ -117,7 +124,7 @@ def test_pushes_told_in_the_wrong_order_run_once_each(database: sa.Engine, shop:
     assert accept(database, push(third, second)) is not None
     assert accept(database, push(second, first)) is not None
     assert known_heads(database, "shop") == {MAIN: third}
-    assert poll(database, get_project(database, "shop")) == 0
+    assert poll(database, settings, get_project(database, "shop")) == 0
     assert stored(database) == [first, third, second]
 
 

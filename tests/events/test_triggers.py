@@ -114,16 +114,16 @@ def test_person_may_always_start_a_run(pushed: Pushed, database: sa.Engine, sett
 
 
 def test_tags_that_were_there_when_a_project_was_connected_are_no_news(
-    make_repository: Callable[..., GitRepository], database: sa.Engine
+    settings: Settings, make_repository: Callable[..., GitRepository], database: sa.Engine
 ):
     """A tag that comes later is; annotated ones stand for their commit."""
     tree = make_repository("api")
     commit = tree.commit({"a": "1"})
     tree.git("tag", "old")
     project = add_project(database, "api", str(tree.root))
-    poll(database, project)
+    poll(database, settings, project)
     tree.git("tag", "-a", "-m", "x", "new")
-    poll(database, project)
+    poll(database, settings, project)
     tags = [event for event in inbox.list_events(database, project="api") if event.kind == "tag"]
     assert [(event.ref, event.commit) for event in tags] == [("refs/tags/new", commit)]
 

@@ -61,7 +61,7 @@ def test_push_becomes_a_launch_and_polling_adds_nothing(
     assert (launch.info.commit, launch.info.before) == (head, shop.git("rev-parse", "HEAD~1"))
     assert launch.info.about["actor"].startswith("ada")
     assert launch.info.about["forge"] == forge
-    assert poll(database, get_project(database, "shop")) == 1
+    assert poll(database, settings, get_project(database, "shop")) == 1
     assert [one.ref for one in inbox.list_events(database)] == ["refs/heads/orders", "refs/heads/main"]
 
 
@@ -131,11 +131,11 @@ def test_tag_runs_once_whether_its_object_or_its_commit_is_told(
     payload, name = TAGS[forge]
     delivery = told(forge, with_commits(payload, shop, after="refs/tags/v1"), name)
     shop.git("branch", "-D", "orders")
-    poll(database, get_project(database, "shop"))
+    poll(database, settings, get_project(database, "shop"))
     event, launch = launched(database, settings, delivery)
     assert (event.kind, event.ref) == ("tag", "refs/tags/v1")
     assert event.commit == launch.info.commit == shop.git("rev-parse", "HEAD")
-    poll(database, get_project(database, "shop"))
+    poll(database, settings, get_project(database, "shop"))
     assert [one.kind for one in inbox.list_events(database)].count("tag") == 1
 
 

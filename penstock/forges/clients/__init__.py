@@ -16,11 +16,21 @@ import attrs
 
 from penstock.errors import NotFoundError
 from penstock.forges.clients.values import Asset, Comment, ForgeClient, Place, Shown, Status
-from penstock.forges.clients.wire import Allowed, ForgeAway, ForgeRefused
+from penstock.forges.clients.wire import ForgeAway, ForgeRefused
+from penstock.webhooks.addresses import Allowed
 
 __all__ = (
-    *("Allowed", "Asset", "Comment", "ForgeAway", "ForgeClient", "ForgeRefused", "Place", "Shown", "Status"),
-    *("CLIENTS", "Link", "open_client"),
+    "CLIENTS",
+    "Asset",
+    "Comment",
+    "ForgeAway",
+    "ForgeClient",
+    "ForgeRefused",
+    "Link",
+    "Place",
+    "Shown",
+    "Status",
+    "open_client",
 )
 
 Clock = Callable[[], datetime]

@@ -7,13 +7,12 @@ sign in: 203, or a redirect to another host.
 
 import base64
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from penstock.errors import InputError
-from penstock.forges.clients.values import Asset, Comment, Place, Shown, State, Status
-from penstock.forges.clients.wire import ForgeRefused, Wire
+from penstock.forges.clients.values import Comment, Place, Shown, State, Status
+from penstock.forges.clients.wire import OnWire, Wire, change_or_write
 
 if TYPE_CHECKING:
     from penstock.forges.clients import Link
@@ -32,7 +31,7 @@ _STATES: Final[Mapping[State, str]] = {
 }
 
 
-class AzureDevOps:
+class AzureDevOps(OnWire):
     """secret: a personal access token. The place's address is the organization's, its repository `project/name`."""
 
     def __init__(self, place: Place, secret: str, link: "Link") -> None:
@@ -43,7 +42,7 @@ class AzureDevOps:
         proof = base64.b64encode(f":{secret}".encode()).decode()
         self._wire = Wire(place.url, {"Authorization": f"Basic {proof}"}, link, secrets=(secret, proof))
 
-    def show(self, status: Status, known: str | None) -> Shown:
+    def show(self, status: Status, _known: str | None) -> Shown:
         """A status of the commit, and of the pull request: branch policies ask for the latter."""
         genre, _, name = status.context.rpartition("/")
         told = {"state": _STATES[status.state], "description": status.line, "targetUrl": status.url}
@@ -58,42 +57,28 @@ class AzureDevOps:
         """The first comment of a thread of its own, which is closed, so that nobody has to resolve it."""
         threads = f"{self._repo}/pullRequests/{comment.pull_request}/threads"
         known = known or self._written_before(threads, comment)
-        if known:
-            thread, _, number = known.partition("/")
-            told = {"content": comment.body}
-            try:
-                self._wire.send("PATCH", f"{threads}/{thread}/comments/{number}?{_VERSION}", told)
-            except ForgeRefused as error:
-                if error.status not in (403, 404):
-                    raise
-            else:
-                return Shown(known)
+
+        def change(there: str) -> None:
+            thread, _, number = there.partition("/")
+            path = f"{threads}/{thread}/comments/{number}?{_VERSION}"
+            self._wire.send("PATCH", path, {"content": comment.body})
+
         first = {"parentCommentId": 0, "content": comment.body, "commentType": "text"}
-        made = self._wire.send("POST", f"{threads}?{_VERSION}", {"comments": [first], "status": "closed"})
-        return Shown(_id(made))
+        told = {"comments": [first], "status": "closed"}
+        return change_or_write(known, change, lambda: _id(self._wire.send("POST", f"{threads}?{_VERSION}", told)))
 
     def _written_before(self, threads: str, comment: Comment) -> str | None:
         for thread in self._wire.get(f"{threads}?{_VERSION}").get("value", ()):
-            first = next(iter(thread.get("comments") or ()), {})
+            first: Mapping[str, Any] = next(iter(thread.get("comments") or ()), {})
             said = str(first.get("content") or "")
             if not thread.get("isDeleted") and not first.get("isDeleted") and said.startswith(comment.marker):
                 return _id(thread)
         return None
 
-    def attach(self, asset: Asset) -> Shown:
-        """Azure DevOps has no releases of a tag."""
-        raise ForgeRefused("this forge has no releases", where=self._wire.host, status=0)
-
     def check(self) -> str:
         """The repository, as the token sees it."""
         found = self._wire.get(f"{self._repo}?{_VERSION}")
         return f"{found['project']['name']}/{found['name']} at {self._wire.host}"
-
-    def rest_until(self) -> datetime | None:
-        return self._wire.rest_until()
-
-    def close(self) -> None:
-        self._wire.close()
 
 
 def _id(thread: Mapping[str, Any]) -> str:

@@ -3,12 +3,11 @@
 import base64
 import hashlib
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from penstock.forges.clients.values import Asset, Comment, Place, Shown, State, Status
-from penstock.forges.clients.wire import ForgeRefused, Wire
+from penstock.forges.clients.values import Comment, Place, Shown, State, Status
+from penstock.forges.clients.wire import OnWire, Wire, change_or_write
 
 if TYPE_CHECKING:
     from penstock.forges.clients import Link
@@ -28,14 +27,14 @@ _STATES: Final[Mapping[State, str]] = {
 }
 
 
-class BitbucketCloud:
+class BitbucketCloud(OnWire):
     """secret: an access token of the repository, or `user:token` for an API token of a person."""
 
     def __init__(self, place: Place, secret: str, link: "Link") -> None:
         self._repo = f"/repositories/{quote(place.repository, safe='/')}"
         self._wire = Wire(place.url, {"Authorization": _authorization(secret)}, link, secrets=_parts(secret))
 
-    def show(self, status: Status, known: str | None) -> Shown:
+    def show(self, status: Status, _known: str | None) -> Shown:
         """A build status; its key makes the next one take its place."""
         told = {"key": key_of(status.context), "name": status.context, "state": _STATES[status.state]}
         told |= {"url": status.url, "description": status.line}
@@ -49,15 +48,11 @@ class BitbucketCloud:
         comments = f"{self._repo}/pullrequests/{comment.pull_request}/comments"
         known = known or self._written_before(comments, comment)
         told = {"content": {"raw": comment.body}}
-        if known:
-            try:
-                self._wire.send("PUT", f"{comments}/{known}", told)
-            except ForgeRefused as error:
-                if error.status not in (403, 404):
-                    raise
-            else:
-                return Shown(known)
-        return Shown(str(self._wire.send("POST", comments, told)["id"]))
+
+        def change(there: str) -> None:
+            self._wire.send("PUT", f"{comments}/{there}", told)
+
+        return change_or_write(known, change, lambda: str(self._wire.send("POST", comments, told)["id"]))
 
     def _written_before(self, comments: str, comment: Comment) -> str | None:
         path = f"{comments}?pagelen=100"
@@ -72,19 +67,9 @@ class BitbucketCloud:
                 break
         return None
 
-    def attach(self, asset: Asset) -> Shown:
-        """Bitbucket has no releases."""
-        raise ForgeRefused("this forge has no releases", where=self._wire.host, status=0)
-
     def check(self) -> str:
         """The repository, as the token sees it."""
         return f"{self._wire.get(self._repo)['full_name']} at {self._wire.host}"
-
-    def rest_until(self) -> datetime | None:
-        return self._wire.rest_until()
-
-    def close(self) -> None:
-        self._wire.close()
 
 
 def key_of(context: str) -> str:

@@ -5,13 +5,12 @@ https://developer.atlassian.com/server/bitbucket/rest/
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from penstock.errors import InputError
-from penstock.forges.clients.values import Asset, Comment, Place, Shown, State, Status
-from penstock.forges.clients.wire import ForgeRefused, Wire
+from penstock.forges.clients.values import Comment, Place, Shown, State, Status
+from penstock.forges.clients.wire import ForgeRefused, OnWire, Wire, change_or_write
 
 if TYPE_CHECKING:
     from penstock.forges.clients import Link
@@ -30,7 +29,7 @@ _STATES: Final[Mapping[State, str]] = {
 }
 
 
-class BitbucketServer:
+class BitbucketServer(OnWire):
     """secret: an HTTP access token. The place's address ends with /rest, its repository is `PROJECT/slug`."""
 
     def __init__(self, place: Place, secret: str, link: "Link") -> None:
@@ -40,7 +39,7 @@ class BitbucketServer:
         self._repo = f"/api/1.0/projects/{quote(project, safe='~')}/repos/{quote(slug, safe='')}"
         self._wire = Wire(place.url, {"Authorization": f"Bearer {secret}"}, link, secrets=(secret,))
 
-    def show(self, status: Status, known: str | None) -> Shown:
+    def show(self, status: Status, _known: str | None) -> Shown:
         """A build status; its key makes the next one take its place."""
         told: dict[str, Any] = {"key": status.context, "name": status.context, "state": _STATES[status.state]}
         told |= {"url": status.url, "description": status.line, "buildNumber": status.external_id}
@@ -55,16 +54,15 @@ class BitbucketServer:
         """A comment on the pull request. Who changes one says which version of it they know."""
         comments = f"{self._repo}/pull-requests/{comment.pull_request}/comments"
         there = self._named(comments, known) or self._written_before(comment)
-        if there:
-            told = {"text": comment.body, "version": there["version"]}
-            try:
-                self._wire.send("PUT", f"{comments}/{there['id']}", told)
-            except ForgeRefused as error:
-                if error.status not in (403, 404):
-                    raise
-            else:
-                return Shown(str(there["id"]))
-        return Shown(str(self._wire.send("POST", comments, {"text": comment.body})["id"]))
+
+        def change(number: str) -> None:
+            version = there["version"] if there else 0
+            self._wire.send("PUT", f"{comments}/{number}", {"text": comment.body, "version": version})
+
+        named = str(there["id"]) if there else None
+        return change_or_write(
+            named, change, lambda: str(self._wire.send("POST", comments, {"text": comment.body})["id"])
+        )
 
     def _named(self, comments: str, known: str | None) -> Mapping[str, Any] | None:
         if not known:
@@ -91,17 +89,7 @@ class BitbucketServer:
             start = page["nextPageStart"]
         return None
 
-    def attach(self, asset: Asset) -> Shown:
-        """Bitbucket has no releases."""
-        raise ForgeRefused("this forge has no releases", where=self._wire.host, status=0)
-
     def check(self) -> str:
         """The repository, as the token sees it."""
         found = self._wire.get(self._repo)
         return f"{found['project']['key']}/{found['slug']} at {self._wire.host}"
-
-    def rest_until(self) -> datetime | None:
-        return self._wire.rest_until()
-
-    def close(self) -> None:
-        self._wire.close()

@@ -8,13 +8,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from penstock.errors import InputError
-from penstock.forges.clients.values import Asset, Comment, Place, Shown, Status
-from penstock.forges.clients.wire import ForgeAway, ForgeRefused, Wire
+from penstock.forges.clients.values import Comment, Place, Shown, Status
+from penstock.forges.clients.wire import ForgeAway, ForgeRefused, OnWire, Wire
 from penstock.images.sigv4 import AwsKey, Scope, Unsigned, signed_headers
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ _REGION = re.compile(r"codecommit(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn
 _GONE = ("CommentDoesNotExistException", "CommentDeletedException", "CommentNotCreatedByCallerException")
 
 
-class CodeCommit:
+class CodeCommit(OnWire):
     """
     secret: JSON with `access_key_id`, `secret_access_key` and, for another host than AWS's own, `region`.
 
@@ -89,20 +88,10 @@ class CodeCommit:
                 break
             asked["nextToken"] = page["nextToken"]
 
-    def attach(self, asset: Asset) -> Shown:
-        """CodeCommit has no releases."""
-        raise ForgeRefused("this forge has no releases", where=self._wire.host, status=0)
-
     def check(self) -> str:
         """The repository, as the key sees it."""
         found = self._call("GetRepository", {"repositoryName": self._place.repository})
         return f"{found['repositoryMetadata']['repositoryName']} in {self._region}"
-
-    def rest_until(self) -> datetime | None:
-        return self._wire.rest_until()
-
-    def close(self) -> None:
-        self._wire.close()
 
     def _call(self, action: str, body: Mapping[str, Any]) -> Any:
         self._action = action

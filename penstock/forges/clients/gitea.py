@@ -2,12 +2,11 @@
 
 import uuid
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from penstock.forges.clients.values import Asset, Comment, Place, Shown, State, Status
-from penstock.forges.clients.wire import ForgeRefused, Wire
+from penstock.forges.clients.wire import ForgeRefused, OnWire, Wire, change_or_write
 
 if TYPE_CHECKING:
     from penstock.forges.clients import Link
@@ -27,14 +26,14 @@ _STATES: Final[Mapping[State, str]] = {
 }
 
 
-class Gitea:
+class Gitea(OnWire):
     """secret: an access token. The place's address ends with /api/v1."""
 
     def __init__(self, place: Place, secret: str, link: "Link") -> None:
         self._repo = f"/repos/{quote(place.repository, safe='/')}"
         self._wire = Wire(place.url, {"Authorization": f"token {secret}"}, link, secrets=(secret,))
 
-    def show(self, status: Status, known: str | None) -> Shown:
+    def show(self, status: Status, _known: str | None) -> Shown:
         """A status under the context's name; the newest one is shown."""
         told = {"state": _STATES[status.state], "context": status.context, "target_url": status.url}
         self._wire.send("POST", f"{self._repo}/statuses/{status.commit}", {**told, "description": status.line})
@@ -43,16 +42,12 @@ class Gitea:
     def comment(self, comment: Comment, known: str | None) -> Shown:
         """A comment in the pull request's conversation."""
         known = known or self._written_before(comment)
-        if known:
-            try:
-                self._wire.send("PATCH", f"{self._repo}/issues/comments/{known}", {"body": comment.body})
-            except ForgeRefused as error:
-                if error.status not in (403, 404):
-                    raise
-            else:
-                return Shown(known)
         path = f"{self._repo}/issues/{comment.pull_request}/comments"
-        return Shown(str(self._wire.send("POST", path, {"body": comment.body})["id"]))
+
+        def change(there: str) -> None:
+            self._wire.send("PATCH", f"{self._repo}/issues/comments/{there}", {"body": comment.body})
+
+        return change_or_write(known, change, lambda: str(self._wire.send("POST", path, {"body": comment.body})["id"]))
 
     def _written_before(self, comment: Comment) -> str | None:
         """An issue's comments come all at once; a server that pages them all the same repeats its last page."""
@@ -93,12 +88,6 @@ class Gitea:
     def check(self) -> str:
         """The repository, as the token sees it."""
         return f"{self._wire.get(self._repo)['full_name']} at {self._wire.host}"
-
-    def rest_until(self) -> datetime | None:
-        return self._wire.rest_until()
-
-    def close(self) -> None:
-        self._wire.close()
 
 
 def _form(boundary: str, name: str) -> tuple[bytes, bytes]:

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from penstock.forges.clients.github_app import App
 from penstock.forges.clients.values import Asset, Comment, Place, Shown, State, Status
-from penstock.forges.clients.wire import ForgeRefused, Wire
+from penstock.forges.clients.wire import ForgeRefused, OnWire, Wire, change_or_write
 
 if TYPE_CHECKING:
     from penstock.forges.clients import Link
@@ -41,7 +41,7 @@ _CONCLUSIONS: Final[Mapping[State, str]] = {
 }
 
 
-class GitHub:
+class GitHub(OnWire):
     """secret: a token, or JSON with `app_id` and `private_key` (PEM) of a GitHub App that is installed there."""
 
     def __init__(self, place: Place, secret: str, link: "Link") -> None:
@@ -84,16 +84,12 @@ class GitHub:
     def comment(self, comment: Comment, known: str | None) -> Shown:
         """A comment in the pull request's conversation."""
         known = known or self._written_before(comment)
-        if known:
-            try:
-                self._wire.send("PATCH", f"{self._repo}/issues/comments/{known}", {"body": comment.body})
-            except ForgeRefused as error:
-                if error.status not in (403, 404):  # deleted, or of somebody who quotes ours
-                    raise
-            else:
-                return Shown(known)
         path = f"{self._repo}/issues/{comment.pull_request}/comments"
-        return Shown(str(self._wire.send("POST", path, {"body": comment.body})["id"]))
+
+        def change(there: str) -> None:
+            self._wire.send("PATCH", f"{self._repo}/issues/comments/{there}", {"body": comment.body})
+
+        return change_or_write(known, change, lambda: str(self._wire.send("POST", path, {"body": comment.body})["id"]))
 
     def _written_before(self, comment: Comment) -> str | None:
         for page in range(1, _MOST_PAGES + 1):
@@ -140,13 +136,7 @@ class GitHub:
         """The repository, as the token sees it."""
         return f"{self._wire.get(self._repo)['full_name']} at {self._wire.host}"
 
-    def rest_until(self) -> datetime | None:
-        return self._wire.rest_until()
-
-    def close(self) -> None:
-        self._wire.close()
-
-    def _proof(self, method: str, url: str, body: bytes) -> Mapping[str, str]:
+    def _proof(self, *_: object) -> Mapping[str, str]:
         token = self._app.token(self._place, self._link) if self._app else self._token
         return {**_VERSION, "Authorization": f"Bearer {token}"}
 

@@ -1,12 +1,11 @@
 """GitLab: commit statuses, notes on merge requests, links of releases. https://docs.gitlab.com/api/commits/"""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from penstock.forges.clients.values import Asset, Comment, Place, Shown, State, Status
-from penstock.forges.clients.wire import ForgeRefused, Wire
+from penstock.forges.clients.wire import ForgeRefused, OnWire, Wire, change_or_write
 
 if TYPE_CHECKING:
     from penstock.forges.clients import Link
@@ -28,14 +27,14 @@ _STATES: Final[Mapping[State, str]] = {
 }
 
 
-class GitLab:
+class GitLab(OnWire):
     """secret: a personal, group or project access token."""
 
     def __init__(self, place: Place, secret: str, link: "Link") -> None:
         self._project = f"/projects/{quote(place.repository, safe='')}"
         self._wire = Wire(place.url, {"PRIVATE-TOKEN": secret}, link, secrets=(secret,))
 
-    def show(self, status: Status, known: str | None) -> Shown:
+    def show(self, status: Status, _known: str | None) -> Shown:
         """A status under the context's name, which GitLab shows as a job of an external pipeline."""
         told = {"state": _STATES[status.state], "name": status.context, "target_url": status.url}
         told["description"] = status.line
@@ -63,15 +62,11 @@ class GitLab:
         """A note on the merge request."""
         notes = f"{self._project}/merge_requests/{comment.pull_request}/notes"
         known = known or self._written_before(notes, comment)
-        if known:
-            try:
-                self._wire.send("PUT", f"{notes}/{known}", {"body": comment.body})
-            except ForgeRefused as error:
-                if error.status not in (403, 404):
-                    raise
-            else:
-                return Shown(known)
-        return Shown(str(self._wire.send("POST", notes, {"body": comment.body})["id"]))
+
+        def change(there: str) -> None:
+            self._wire.send("PUT", f"{notes}/{there}", {"body": comment.body})
+
+        return change_or_write(known, change, lambda: str(self._wire.send("POST", notes, {"body": comment.body})["id"]))
 
     def _written_before(self, notes: str, comment: Comment) -> str | None:
         for page in range(1, _MOST_PAGES + 1):
@@ -108,12 +103,6 @@ class GitLab:
     def check(self) -> str:
         """The project, as the token sees it."""
         return f"{self._wire.get(self._project)['path_with_namespace']} at {self._wire.host}"
-
-    def rest_until(self) -> datetime | None:
-        return self._wire.rest_until()
-
-    def close(self) -> None:
-        self._wire.close()
 
 
 def _branch(status: Status) -> str | None:

@@ -94,13 +94,13 @@ class ForgeClient(Protocol):
     All methods raise ForgeAway when it is worth trying again and ForgeRefused when it is not.
     """
 
-    def show(self, status: Status, known: str | None) -> Shown:
+    def show(self, status: Status, known: str | None, /) -> Shown:
         """Show a status. known: what `show` returned for the same run and context, if it did."""
 
-    def comment(self, comment: Comment, known: str | None) -> Shown:
+    def comment(self, comment: Comment, known: str | None, /) -> Shown:
         """Write a comment, or change the one that is there. known: as for `show`."""
 
-    def attach(self, asset: Asset) -> Shown:
+    def attach(self, asset: Asset, /) -> Shown:
         """Put a file to the release of a tag; one of the same name is there already: nothing is done."""
 
     def check(self) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 import attrs
 
 from penstock.errors import AccessError, InputError, PlatformError
+from penstock.forges.clients.values import Asset, Shown
 from penstock.webhooks.addresses import Allowed, check_address, guarded_client
 
 if TYPE_CHECKING:
@@ -106,9 +107,9 @@ class Wire:
         method: str,
         path: str,
         body: "bytes | Iterator[bytes]" = b"",
-        headers: Mapping[str, str] = {},  # noqa: B006 - never changed
+        headers: Mapping[str, str] = {},
         *,
-        params: Mapping[str, str | int] = {},  # noqa: B006
+        params: Mapping[str, str | int] = {},
     ) -> Reply:
         """
         One request. body: bytes, or pieces of the length that the headers tell.
@@ -149,8 +150,8 @@ class Wire:
         params: Mapping[str, str | int],
     ) -> Reply:
         with self._told():
-            found = self._exchange(method, url, body, headers, params)
-        return found
+            reply = self._exchange(method, url, body, headers, params)
+        return reply  # noqa: RET504 - for mypy, which cannot know that _told lets no error pass
 
     def _exchange(
         self,
@@ -161,9 +162,9 @@ class Wire:
         params: Mapping[str, str | int],
     ) -> Reply:
         client = self._opened()
-        request = client.build_request(method, url, params=dict(params) or None, content=body or None)
-        proof = self._proof(method, str(request.url), body if isinstance(body, bytes) else b"")
-        request.headers.update({"User-Agent": "penstock", **headers, **proof})
+        named = {"User-Agent": "penstock", **headers}
+        request = client.build_request(method, url, headers=named, params=dict(params) or None, content=body or None)
+        request.headers.update(self._proof(method, str(request.url), body if isinstance(body, bytes) else b""))
         reply = client.send(request, stream=True)
         try:
             return Reply(str(request.url), reply.status_code, reply.headers, self._read(reply))
@@ -229,6 +230,41 @@ class Wire:
         return "".join(c if c.isprintable() else " " for c in text)
 
 
+class OnWire:
+    """What clients share: they talk over one wire, and most forges have no releases."""
+
+    _wire: Wire
+
+    def attach(self, _asset: Asset) -> Shown:
+        """Raises: ForgeRefused, since there is nothing to attach a file to."""
+        raise ForgeRefused("this forge has no releases", where=self._wire.host, status=0)
+
+    def rest_until(self) -> datetime | None:
+        """Until when the forge wants to be left alone, although it did what was asked."""
+        return self._wire.rest_until()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._wire.close()
+
+
+def change_or_write(known: str | None, change: Callable[[str], object], write: Callable[[], str]) -> Shown:
+    """
+    Change what is known, or write it anew where that is gone or is somebody else's, who quotes ours.
+
+    Raises: ForgeAway, ForgeRefused.
+    """
+    if known:
+        try:
+            change(known)
+        except ForgeRefused as error:
+            if error.status not in (403, 404, 410):
+                raise
+        else:
+            return Shown(known)
+    return Shown(write())
+
+
 _REMEDIES = {
     203: "give it a token that is valid",
     302: "give it a token that is valid",
@@ -268,6 +304,8 @@ def _message(body: bytes) -> str:
         told = json.loads(text)
     except ValueError:
         return "" if "<" in text else text[:200]
+    if isinstance(told, dict) and isinstance(told.get("__type"), str):  # AWS
+        return f"{told['__type'].rpartition('#')[2]}: {told.get('message') or told.get('Message') or ''}"
     for name in ("message", "error", "errors", "Message", "error_description"):
         if isinstance(told, dict) and told.get(name):
             found = told[name]
