@@ -9,7 +9,6 @@ import streamlit as st
 from dashboards.connecting import asked, keep_notice, take_notice
 from dashboards.drawing import dot
 from dashboards.markup import Column, table, tag
-from dashboards.reading import projects
 from dashboards.showing import empty, head, put, said_plainly, section, trouble
 from dashboards.typing_in import text_field
 from penstock.errors import PenstockError
@@ -75,7 +74,7 @@ def _send(project: str, draft: Mapping[str, Any], text: str, branch: str, messag
 
 
 def _chosen() -> tuple[str, Mapping[str, Any]] | None:
-    names = [project.name for project in projects()]
+    names = [str(project["name"]) for project in asked("GET", "projects")]
     if not names:
         return None
     with st.container(horizontal=True, vertical_alignment="bottom"):

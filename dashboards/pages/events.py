@@ -8,7 +8,6 @@ import streamlit as st
 
 from dashboards.connecting import asked, keep_notice, take_notice
 from dashboards.markup import Column, Content, Html, join, table, tag
-from dashboards.reading import projects
 from dashboards.showing import ago, commit, empty, head, put, run_link, said_plainly, section, trouble
 from dashboards.tables import shortened
 from penstock.errors import PenstockError
@@ -62,8 +61,8 @@ def _part(event: Mapping[str, Any]) -> str:
     """`push main accepted as event 7`, of what is known."""
     ref = str(event.get("ref") or "").removeprefix("refs/heads/").removeprefix("refs/")
     number = f"as event {event['event']}" if event.get("event") else ""
-    words = (str(event.get("kind") or ""), shortened(ref, 60), str(event.get("became") or ""), number)
-    return " ".join(filter(None, words))
+    kind, became = str(event.get("kind") or ""), str(event.get("became") or "")
+    return " ".join(filter(None, (kind if kind != became else "", shortened(ref, 60), became, number)))
 
 
 def _hook_row(hook: Mapping[str, Any]) -> tuple[Content, ...]:
@@ -119,7 +118,7 @@ def _send_again(number: int) -> None:
 
 
 def _project() -> str | None:
-    names = [project.name for project in projects()]
+    names = [str(project["name"]) for project in asked("GET", "projects")]
     return st.selectbox("Project", names, index=None, key="project", bind="query-params", placeholder="all", width=200)
 
 

@@ -51,7 +51,11 @@ class Options:
 
 @attrs.frozen
 class Connection:
-    """One project's forge. failures, reason, again_at: how it went of late. secret: its name in the vault."""
+    """
+    One project's forge. secret: its name in the vault. created_at: what was over before is not told.
+
+    failures, reason, again_at: how it went of late.
+    """
 
     project: str
     forge: str
@@ -59,6 +63,7 @@ class Connection:
     repository: str
     secret: str
     options: Options
+    created_at: datetime
     failures: int = 0
     reason: str | None = None
     again_at: datetime | None = None

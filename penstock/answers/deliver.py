@@ -126,7 +126,7 @@ class Deliverer:
             return self._without_client(of, items, error)
         tried = 0
         for item in items:
-            if self._stop.is_set():
+            if self._rounds.stopping:
                 break
             tried += 1
             if not self._told(of, client, item):

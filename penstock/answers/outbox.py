@@ -128,7 +128,7 @@ def _of_runs(
 ) -> Iterable[_Wish]:
     for run in rows:
         of = told.get(run["project"])
-        if of is None:
+        if of is None or _was_over(of, run):
             continue
         yield _status(of, run, run, run_url)
         if run["state"] in _UNFINISHED:
@@ -150,8 +150,14 @@ def _of_steps(
     wanted = sa.select(runs).where(runs.c.id.in_({row["run_id"] for row in rows}), runs.c.project.in_(shown_of))
     of_run = {run["id"]: run for run in connection.execute(wanted).mappings()} if shown_of and rows else {}
     for row in rows:
-        if run := of_run.get(row["run_id"]):
+        run = of_run.get(row["run_id"])
+        if run and not _was_over(told[run["project"]], run):
             yield _status(told[run["project"]], run, row, run_url, step=row["step"])
+
+
+def _was_over(of: Connection, run: Mapping[Any, Any]) -> bool:
+    """Whether the run ended before anybody wanted to be told."""
+    return run["finished_at"] is not None and run["finished_at"] < of.created_at
 
 
 def shows_steps(connection: Connection) -> bool:
@@ -184,9 +190,9 @@ def _of_events(told: Mapping[str, Connection], rows: Iterable[sa.RowMapping], ru
     """What the rules left out is a success where that was asked for, unless the commit has run for the same event."""
     for event in rows:
         of = told.get(event["project"])
-        if of is None or not of.options.skipped or not is_commit(event["commit"]):
+        if of is None or not of.options.skipped or event["received_at"] < of.created_at:
             continue
-        if not is_left_out_by_rule(event["reason"] or ""):
+        if not is_commit(event["commit"]) or not is_left_out_by_rule(event["reason"] or ""):
             continue
         request = event["about"].get("pull_request") or {}
         wanted = {

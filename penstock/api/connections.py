@@ -110,7 +110,7 @@ class DraftOut(_Model):
 class NewDraft(_Model):
     """A penstock.yaml as somebody writes it. base: the commit that was read."""
 
-    text: Annotated[str, Field(max_length=editing.LARGEST_BYTES)]
+    text: str = Field(description="At most 1 MB.")
     base: Commit | None = None
 
 

@@ -18,13 +18,14 @@ def demo_data(
     """
     Make up history for trying dashboards, notebooks and SQL.
 
-    Names of its projects begin with demo-; what was made up before is replaced. A home with real projects is refused.
+    Names of its projects begin with demo-; what was made up before is replaced. A home with real projects is refused:
+    name one for it, as in PENSTOCK_HOME=.penstock-demo.
 
     Examples:
 
-        PENSTOCK_HOME=.penstock-demo penstock demo-data
+        penstock demo-data --projects 20 --days 180 --seed 1
 
-        PENSTOCK_HOME=.penstock-demo penstock up
+        penstock demo-data --projects 3 --days 30
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

@@ -69,7 +69,7 @@ def add(
 
         penstock project add https://git.example/team/shop.git
         penstock project add /srv/git/shop.git --name shop
-        pass show ci-token | penstock project add https://github.com/team/shop.git --login-file -
+        penstock project add https://github.com/team/shop.git --login-file token.txt
         penstock project add git@git.example:team/shop.git --login-file ~/.ssh/deploy_key
     """
     from penstock.connecting.connect import Wanted, connect, connecting
@@ -156,7 +156,7 @@ def edit(
     Examples:
 
         penstock project edit shop --default-branch trunk
-        pass show ci-token | penstock project edit shop --login-file - --hook --public-url https://ci.example.org
+        penstock project edit shop --login-file token.txt --hook --public-url https://ci.example.org
     """
     from penstock.connecting.connect import change, connecting
 

@@ -206,7 +206,7 @@ def _login(room: Connecting, url: str, forge: str, secret: bytes | None) -> Logi
 
 
 def _token(token: str | None) -> str | None:
-    if token and (not token.strip().isprintable() or not token.strip()):
+    if token and not (token.strip() and token.strip().isprintable() and token.isascii()):
         raise InputError("this is no token", where="token", remedy="give it on one line")
     return token.strip() if token else token
 

@@ -64,6 +64,9 @@ def check(room: Connecting, project: str, text: str, *, base: str | None) -> Gra
 
 
 def _compiled(room: Connecting, repository: Repository, base: str | None, content: bytes) -> Graph:
+    if len(content) > LARGEST_BYTES:
+        raise InputError(f"it has {len(content)} bytes, more than {LARGEST_BYTES}", where=FILE)
+
     def of_repository(path: str) -> bytes | None:
         return repository.read_file(base, path, limit_bytes=LARGEST_BYTES) if base else None
 

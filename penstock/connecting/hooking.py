@@ -9,6 +9,7 @@ import attrs
 
 from penstock.connecting.asking import open_api
 from penstock.connecting.detect import Place
+from penstock.errors import InputError
 from penstock.forges.clients import Link
 
 _FILES = {
@@ -72,7 +73,9 @@ class ForgeHooks(Protocol):
 
 
 def hooks_at(place: Place, token: str, link: Link) -> ForgeHooks | None:
-    """None where Penstock does not make hooks through the forge's API."""
+    """None where Penstock makes no hooks through the forge's API. Raises: InputError for what is no token."""
+    if not (token.isascii() and token.isprintable()):  # it becomes a header
+        raise InputError("the login's password cannot be a token", where=place.forge, remedy="give the API its own")
     api = open_api(place, _headers(place.forge, token), token, link) if place.forge in _FILES else None
     if api is None:
         return None

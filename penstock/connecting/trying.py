@@ -51,7 +51,8 @@ def _tried(name: str, question: Callable[[], Check]) -> Check:
 def _git(room: Connecting, project: Project) -> Check:
     found = list_remote(project.remote(room.settings))
     branches = sum(ref.startswith("refs/heads/") for ref in found)
-    told = f"{branches} branches, {len(found) - branches} tags"
+    tags = len(found) - branches
+    told = f"{branches} {'branch' if branches == 1 else 'branches'}, {tags} {'tag' if tags == 1 else 'tags'}"
     if branches and f"refs/heads/{project.default_branch}" not in found:
         return Check("git", "wrong", f'{told}, but no branch "{project.default_branch}", which is the default one')
     return Check("git", "ok", told)

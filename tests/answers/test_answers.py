@@ -115,6 +115,19 @@ def test_nothing_is_told_of_a_project_without_a_forge(runs: Runs, deliverer: Del
     assert outbox.look(database, str, deliverer._clock()) == 0
 
 
+def test_what_was_over_before_the_forge_was_connected_is_not_told(
+    *, runs: Runs, forge: ForgeServer, connected: Connected, deliverer: Deliverer, database: sa.Engine
+) -> None:
+    """Years of history do not become thousands of statuses; what still runs is told."""
+    runs.end(runs.start("a" * 40))
+    skipped_event(database, "the commit's message says [skip ci]", "c" * 40)
+    info = runs.start()
+    connected(forge, steps=True, skipped=True)
+    runs.end(info)
+    deliverer.round()
+    assert {item.target for item in outbox.list_items(database)} == {COMMIT}
+
+
 def test_push_and_pull_request_of_one_commit_are_two_statuses(
     runs: Runs, forge: ForgeServer, connected: Connected, deliverer: Deliverer
 ) -> None:

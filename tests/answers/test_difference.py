@@ -2,9 +2,7 @@
 
 import itertools
 import re
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +10,6 @@ import sqlalchemy as sa
 from answering import Forges, Runs
 from forge_server import COMMIT, ForgeServer
 from forge_servers import SERVERS
-
-sys.path.append(str(Path(__file__).parents[1] / "warehouse"))
 from lake_rows import at, finding, scan
 
 from penstock.answers.connections import Connection

@@ -85,7 +85,7 @@ def what_is_there(document: dict[str, Any], known: dict[str, str]) -> schemathes
             for parameter in _path_parameters(operation):
                 if parameter["name"] in known and not path.startswith(f"{API}/step-types"):
                     parameter["schema"] = {"enum": [known[parameter["name"]]]}
-    for path in (f"{API}/projects/{{name}}", f"{API}/artifacts/{{digest}}"):
+    for path in (f"{API}/projects/{{name}}", f"{API}/connections/{{name}}", f"{API}/artifacts/{{digest}}"):
         del document["paths"][path]["delete"]
     return schema_of(document)
 

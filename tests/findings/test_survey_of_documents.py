@@ -14,7 +14,7 @@ from sarif_made import document, encoded, result, run
 from penstock.errors import ReportError
 from penstock.findings import iter_findings, open_report, read_report
 from penstock.findings.documents import FileSource, MemorySource
-from penstock.findings.survey import survey
+from penstock.findings.survey import outline, results_in, survey
 
 TRICKY = st.sampled_from(['},{"ruleId":"x"}', '"}],"results":[{', "\\", "é😀", "a" * 70, "", "]}", '{"'])
 VALUE = st.recursive(
@@ -100,3 +100,32 @@ def test_streamed_report_is_the_same_report(tmp_path, monkeypatch):
     assert stream.quarantined == whole.quarantined
     assert streamed == list(whole.findings)
     assert list(iter_findings(file)) == streamed
+
+
+@settings(max_examples=80)
+@given(RUNS, st.sampled_from([1, 7, 64, 700]), st.sampled_from([None, 1, "\t"]))
+def test_blocks_of_a_document_in_memory_hold_exactly_the_results(runs, block_bytes, indent):
+    """What is cut by guessing is put right wherever the guess was wrong."""
+    text = json.dumps({"x": runs, "runs": runs, "version": "2.1.0"}, indent=indent).encode()
+    sketch = outline(text)
+    assert sketch is not None
+
+    def take(block):
+        try:
+            return msgspec.json.decode(block)
+        except msgspec.DecodeError:
+            return None
+
+    for made, found in zip(runs, sketch.runs or (), strict=True):
+        blocks = list(results_in(found.results, take, block_bytes))
+        assert [one for block in blocks for one in block] == made["results"]
+        assert msgspec.json.decode(found.parts["tool"]) == made["tool"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"[]", b"{}", b'{"runs": 1}', b'{"runs": [null]}', b'{"runs": []', b'{"runs": []} x', b'{"version": "2.1.0"}'],
+)
+def test_outline_leaves_odd_documents_to_the_survey(text):
+    """Only what is as SARIF should be takes the short way."""
+    assert outline(text) is None

@@ -14,6 +14,7 @@ import pytest
 from git_builder import GitRepository
 
 from penstock.errors import InputError, PenstockError, PlatformError
+from penstock.processes import wait_until
 from penstock.sources.command import Bounds, TooLarge, git
 from penstock.sources.git import LIMITS, Limits, Repository, WorkTree, mirror
 
@@ -163,10 +164,14 @@ def test_server_that_never_ends_is_left(silent: str, tmp_path: Path):
     """After the time that a command has; git's helpers are gone with it."""
     with pytest.raises(PlatformError, match=r"^git ls-remote took longer than 1 s$"):
         git("ls-remote", silent, bounds=Bounds(time_s=1.0))
-    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert silent not in listing
+    assert wait_until(lambda: silent not in _running(), limit_s=20)
     with pytest.raises(PlatformError, match="git fetch took longer than 1 s"):
         mirror(silent, tmp_path / "m.git", Limits(fetch_s=1.0))
+
+
+def _running() -> str:
+    """The words of every process."""
+    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
 
 
 # Names and links

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -13,8 +14,10 @@ import psycopg
 import pytest
 
 from penstock.artifacts.store import open_store
+from penstock.pipeline import records
 from penstock.settings import load_settings
 from penstock.state.database import hosted_database
+from penstock.steps.context import Artifact, RunInfo, StepResult
 from penstock.warehouse import Warehouse, connect, warehouse_location
 
 COMMAND = [sys.executable, "-c", "from penstock.cli import main; main()"]
@@ -229,4 +232,48 @@ def test_rebuild_changes_nothing_that_was_right(terminal, tmp_path, repository):
         terminal.run("warehouse", "rebuild")
     assert [one["state"] for one in terminal.listed("--state", "all")] == [one["state"] for one in before]
     assert {one["fingerprint"] for one in terminal.listed("--state", "all")} == {one["fingerprint"] for one in before}
-    open_store(terminal.settings.artifacts_path)
+
+
+def scanned_run(terminal: Terminal, number: int, *lines: int) -> RunInfo:
+    """A run as the state database has it after its scan, whose report is archived; nothing is in the warehouse."""
+    info = RunInfo(
+        id=f"{number:032x}",
+        project="shop",
+        commit=f"{number:040x}",
+        ref="refs/heads/main",
+        graph_hash="g",
+        structure_hash="s",
+        author="ana",
+        committed_at=datetime(2026, 3, number, tzinfo=UTC),
+    )
+    blob = open_store(terminal.settings.artifacts_path).put_bytes(sarif(*lines).encode())
+    made = Artifact("sast.sarif", ".penstock/sast.sarif", "file", blob.digest, blob.size_bytes)
+    with hosted_database(terminal.settings) as database:
+        records.create_failed_run(database, info, "as it was")
+        records.finish_step(database, info, "sast", StepResult("succeeded", artifacts=(made,)))
+    return info
+
+
+def test_lost_tables_are_built_again_from_the_archive(terminal):
+    """With nothing but the state database and the archived reports, findings and their history come back."""
+    for number, lines in ((1, (2, 3)), (2, (2,))):
+        scanned_run(terminal, number, *lines)
+    said = terminal.run("warehouse", "rebuild")
+    assert "2 runs, 2 scans and 3 findings" in said.stdout
+    assert "2 of 2 runs" in said.stderr
+    (one,) = terminal.listed("--project", "shop")
+    assert (one["introduced_commit"], one["introduced_by"], one["category"]) == (f"{1:040x}", "ana", "sast")
+    assert [each["fixed_commit"] for each in terminal.listed("--state", "fixed")] == [f"{2:040x}"]
+    assert terminal.rows("SELECT count(*) FROM runs") == [(2,)]
+
+
+def test_rebuild_keeps_what_the_archive_lost(terminal):
+    """A report that is gone is told, and what the tables had of it stays."""
+    scanned_run(terminal, 1, 2, 3)
+    terminal.run("warehouse", "rebuild")
+    store = open_store(terminal.settings.artifacts_path)
+    for stored in list(store.blobs()):
+        store.delete(stored.digest)
+    said = terminal.run("warehouse", "rebuild").stdout
+    assert "1 reports are no longer in the archive" in said
+    assert len(terminal.listed()) == 2

@@ -67,7 +67,8 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
             httpx.get(f"http://127.0.0.1:{port}/", timeout=5, trust_env=False)
             return
         except httpx.HTTPError:
-            assert process.poll() is None and time.monotonic() < deadline, "rclone does not serve"
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("rclone does not serve") from None
             time.sleep(0.05)
 
 

@@ -13,7 +13,7 @@ from lake_rows import at, findings, run, scan
 from penstock.errors import NotFoundError, PenstockError, PlatformError, SettingsError
 from penstock.warehouse import Location, Warehouse, connect
 from penstock.warehouse.rows import ROW_TYPES, arrow_schema
-from penstock.warehouse.schema import ensure_schema, schema_sql, schema_version
+from penstock.warehouse.schema import MIGRATIONS, ensure_schema, schema_sql, schema_version
 
 PASSWORD = "open sesame/42"
 QUOTED = "open%20sesame%2F42"
@@ -22,6 +22,8 @@ UNREACHABLE = [
     f"postgresql://ann:{QUOTED}@nowhere.invalid/lake",
     f"postgresql://ann:{QUOTED}@/lake?host=/nowhere/at/all",
 ]
+
+NEXT = max(MIGRATIONS) + 1
 
 
 def columns_of(lake: duckdb.DuckDBPyConnection, table: str) -> set[str]:
@@ -161,26 +163,26 @@ def test_the_schema_can_be_made_twice(tables):
 def test_an_older_warehouse_is_migrated_once(warehouse: Warehouse, reader):
     """Tables outlive the code: a new column appears beside old rows, and the next start has nothing to do."""
     warehouse.record_run(run(1))
-    newer = {2: "ALTER TABLE runs ADD COLUMN cost DOUBLE"}
-    assert warehouse.alone(lambda lake: ensure_schema(lake, newer)) == 2
-    assert warehouse.alone(lambda lake: ensure_schema(lake, newer)) == 2
+    newer = {NEXT: "ALTER TABLE runs ADD COLUMN cost DOUBLE"}
+    assert warehouse.alone(lambda lake: ensure_schema(lake, newer)) == NEXT
+    assert warehouse.alone(lambda lake: ensure_schema(lake, newer)) == NEXT
     assert reader.execute("SELECT run_id, cost FROM runs").fetchall() == [("r1", None)]
-    assert schema_version(reader) == 2
+    assert schema_version(reader) == NEXT
 
 
 def test_a_migration_that_fails_leaves_the_old_version(warehouse: Warehouse, reader):
     """One transaction: no half of it stays."""
-    broken = {2: "ALTER TABLE runs ADD COLUMN cost DOUBLE; ALTER TABLE nowhere ADD COLUMN x INT"}
+    broken = {NEXT: "ALTER TABLE runs ADD COLUMN cost DOUBLE; ALTER TABLE nowhere ADD COLUMN x INT"}
     with pytest.raises(PlatformError, match="nowhere"):
         warehouse.alone(lambda lake: ensure_schema(lake, broken))
-    assert schema_version(reader) == 1
+    assert schema_version(reader) == NEXT - 1
     assert "cost" not in columns_of(reader, "runs")
     warehouse.record_run(run(1))
 
 
 def test_a_newer_warehouse_is_refused(warehouse: Warehouse):
     """An old Penstock does not write into tables that it does not know."""
-    warehouse.alone(lambda lake: ensure_schema(lake, {2: "SELECT 1"}))
+    warehouse.alone(lambda lake: ensure_schema(lake, {NEXT: "SELECT 1"}))
     with Warehouse(warehouse.location) as old, pytest.raises(PenstockError, match="upgrade Penstock"):
         old.record_run(run(1))
 
@@ -199,3 +201,17 @@ def test_times_come_back_in_utc(warehouse: Warehouse, reader):
     (queued,) = reader.execute("SELECT queued_at FROM runs").fetchone() or (None,)
     assert queued == at(1)
     assert queued.utcoffset().total_seconds() == 0
+
+
+def test_a_warehouse_without_suppressions_gets_them(warehouse: Warehouse, reader):
+    """A lake of the first version has the table after the next start of a writer."""
+
+    def first_version(lake: duckdb.DuckDBPyConnection) -> None:
+        lake.execute(
+            "DROP TABLE suppressions; DELETE FROM schema_version; INSERT INTO schema_version VALUES (1, now())"
+        )
+
+    warehouse.write(first_version)
+    warehouse.close()
+    warehouse.create()
+    assert reader.execute("SELECT count(*) FROM suppressions").fetchall() == [(0,)]
