@@ -20,20 +20,20 @@ _ICON = str(Path(__file__).parent / "drop.svg")  # a name of Streamlit's icons h
 
 def _pages() -> list["st.Page"]:
     return [
-        st.Page("pages/overview.py", title="Overview", default=True),
-        st.Page("pages/runs.py", title="Runs"),
-        st.Page("pages/findings.py", title="Findings"),
-        st.Page("pages/diff.py", title="Commit diff"),
-        st.Page("pages/gates.py", title="Gates"),
-        st.Page("pages/deployments.py", title="Deployments"),
-        st.Page("pages/tests.py", title="Tests"),
-        st.Page("pages/scanners.py", title="Scanners"),
-        st.Page("pages/events.py", title="Events"),
-        st.Page("pages/connect.py", title="Connect"),
-        st.Page("pages/editor.py", title="Editor"),
-        st.Page("pages/sql.py", title="SQL"),
-        st.Page("pages/run.py", title="Run", visibility="hidden"),
-        st.Page("pages/finding.py", title="Finding", visibility="hidden"),
+        st.Page("screens/overview.py", title="Overview", default=True),
+        st.Page("screens/runs.py", title="Runs"),
+        st.Page("screens/findings.py", title="Findings"),
+        st.Page("screens/diff.py", title="Commit diff"),
+        st.Page("screens/gates.py", title="Gates"),
+        st.Page("screens/deployments.py", title="Deployments"),
+        st.Page("screens/tests.py", title="Tests"),
+        st.Page("screens/scanners.py", title="Scanners"),
+        st.Page("screens/events.py", title="Events"),
+        st.Page("screens/connect.py", title="Connect"),
+        st.Page("screens/editor.py", title="Editor"),
+        st.Page("screens/sql.py", title="SQL"),
+        st.Page("screens/run.py", title="Run", visibility="hidden"),
+        st.Page("screens/finding.py", title="Finding", visibility="hidden"),
     ]
 
 

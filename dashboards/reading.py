@@ -10,11 +10,11 @@ import streamlit as st
 
 from penstock.deploy.releases import Release, live_releases, service_url
 from penstock.errors import NotFoundError
-from penstock.pipeline.ingest import warehouse_location
 from penstock.pipeline.records import RunRecord, StepRecord, list_runs, list_steps, load_run
 from penstock.settings import Settings, load_settings
 from penstock.sources.projects import Project, list_projects
 from penstock.state.database import create_engine
+from penstock.warehouse.home import warehouse_location
 from penstock.warehouse.views import Reader
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ Where Penstock lives and listens: PENSTOCK_* variables, read once, validated, fr
     PENSTOCK_DATABASE_URL    an external PostgreSQL; default: the embedded one under PENSTOCK_HOME
     PENSTOCK_ARTIFACTS_URL   where artifacts and the warehouse's Parquet go; default: a folder under PENSTOCK_HOME
     PENSTOCK_ARTIFACTS_ENDPOINT, _REGION, _ACCESS_KEY_ID, _SECRET_ACCESS_KEY_FILE, _ALLOW_HTTP   see docs/artifacts.md
+    PENSTOCK_WAREHOUSE_KEEP_DAYS   days to keep rows of old scans and runs; default: for ever
     PENSTOCK_HOST            where the API listens; anything but loopback needs TLS
     PENSTOCK_TLS_CERT, PENSTOCK_TLS_KEY
     PENSTOCK_API_PORT, PENSTOCK_DAGSTER_PORT, PENSTOCK_DASHBOARDS_PORT, PENSTOCK_CODE_PORT
@@ -16,6 +17,7 @@ Where Penstock lives and listens: PENSTOCK_* variables, read once, validated, fr
     PENSTOCK_VAULT_KEY_FILE  the key of the encrypted file; default: outside of PENSTOCK_HOME, in ~/.config/penstock
     PENSTOCK_VAULT_ADDR, PENSTOCK_VAULT_MOUNT    of HashiCorp Vault or OpenBao
     PENSTOCK_VAULT_TOKEN_FILE                    holds a token, or {"role_id", "secret_id"} for AppRole
+    PENSTOCK_PUBLIC_URL      where people reach the dashboards, for links on commits; default: their loopback address
     PENSTOCK_ALLOW_PRIVATE_HOSTS   private hosts or networks where forges may be, such as git.corp.example,10.0.0.0/8
     PENSTOCK_KUBECONFIG, PENSTOCK_KUBERNETES_NAMESPACE                      of the kubernetes engine
 """
@@ -59,6 +61,7 @@ class Settings:
     kubeconfig: Path | None = None
     kubernetes_namespace: str = "penstock"
     allow_private_hosts: tuple[str, ...] = ()
+    public_url: str | None = None
 
     @property
     def api_url(self) -> str:
@@ -121,6 +124,7 @@ def load_settings(env: Mapping[str, str] | None = None, cwd: Path | None = None)
         vault_token_file=_file(env, "PENSTOCK_VAULT_TOKEN_FILE", "the file that holds the token"),
         vault_mount=env.get("PENSTOCK_VAULT_MOUNT") or "secret",
         kubeconfig=_file(env, "PENSTOCK_KUBECONFIG", "a kubeconfig"),
+        public_url=env.get("PENSTOCK_PUBLIC_URL") or None,
         allow_private_hosts=tuple(env.get("PENSTOCK_ALLOW_PRIVATE_HOSTS", "").replace(",", " ").split()),
         kubernetes_namespace=env.get("PENSTOCK_KUBERNETES_NAMESPACE") or "penstock",
     )

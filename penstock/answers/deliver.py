@@ -29,12 +29,12 @@ from penstock.forges.clients import (
     open_client,
 )
 from penstock.forges.clients.wire import LONGEST_REST
-from penstock.pipeline.ingest import warehouse_location
 from penstock.pipeline.log import utc_now
 from penstock.rounds import Rounds
 from penstock.settings import Settings
 from penstock.sources.projects import get_project
 from penstock.vault import Vault, open_vault
+from penstock.warehouse.home import warehouse_location
 from penstock.webhooks.addresses import allowed_hosts
 from penstock.webhooks.hooks import VAULT_PROJECT
 
@@ -53,7 +53,7 @@ def pause(failures: int, chance: float) -> timedelta:
 
 def run_pages(settings: Settings) -> outbox.RunUrl:
     """Where people see a run: under PENSTOCK_PUBLIC_URL where that is set, else on this machine's dashboards."""
-    base = str(getattr(settings, "public_url", None) or settings.dashboards_url).rstrip("/")
+    base = (settings.public_url or settings.dashboards_url).rstrip("/")
     return lambda run_id: f"{base}/run?id={run_id}" if run_id else f"{base}/runs"
 
 

@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from penstock import __version__
+from penstock.answers.deliver import Deliverer
 from penstock.api import artifacts, connections, events, logs, pipelines, projects, runs, step_types, webhooks
 from penstock.api.access import authorised
 from penstock.api.bodies import BodyLimit
@@ -75,12 +76,15 @@ def _open(app: FastAPI, settings: Settings, limits: Limits) -> None:
     app.state.uploads = upload_threads()
     app.state.dagster = DagsterClient.at(settings.dagster_url)
     app.state.dispatcher = Dispatcher(app.state.database, settings, app.state.dagster)
+    app.state.answers = Deliverer(app.state.database, settings)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.dispatcher.start()
+    app.state.answers.start()
     yield
+    app.state.answers.stop()
     app.state.dispatcher.stop()
     app.state.database.dispose()
 

@@ -8,6 +8,7 @@ from penstock.api import access
 from penstock.api.access import Actor
 from penstock.api.models import Name, NewProject, ProjectOut
 from penstock.api.problems import problems
+from penstock.connecting.connect import connecting, disconnect
 from penstock.sources import projects
 
 router = APIRouter(tags=["projects"])
@@ -36,7 +37,7 @@ def show_project(request: Request, name: Name) -> ProjectOut:
 
 @router.delete("/projects/{name}", status_code=HTTPStatus.NO_CONTENT, responses=problems(404))
 def remove_project(request: Request, name: Name, actor: Actor) -> None:
-    """Disconnect a repository; its history stays."""
-    database = request.app.state.database
-    projects.remove_project(database, name)
-    access.record(database, actor, "project.remove", name)
+    """Disconnect a repository, with its hook, its logins and secrets; its history stays."""
+    state = request.app.state
+    disconnect(connecting(state.settings, state.database), name)
+    access.record(state.database, actor, "project.remove", name)

@@ -18,6 +18,7 @@ from penstock.errors import ConflictError, NotFoundError
 from penstock.events import inbox
 from penstock.pipeline import records
 from penstock.pipeline.plan import Graph
+from penstock.settings import Settings
 from penstock.sources.git import ls_remote
 from penstock.sources.projects import Project, get_project
 from penstock.state.tables import runs
@@ -73,16 +74,16 @@ def _wanted(request: Request, project: Project, new: NewRun) -> tuple[str, str]:
     """
     state = request.app.state
     if new.commit is None:
-        return _head(project, new.ref or project.default_branch)
+        return _head(state.settings, project, new.ref or project.default_branch)
     project.with_commit(state.settings, new.commit)
     if new.ref is None:
         known = records.ref_of(state.database, project.name, new.commit)
         return known or f"refs/heads/{project.default_branch}", new.commit
-    return _head(project, new.ref)[0], new.commit
+    return _head(state.settings, project, new.ref)[0], new.commit
 
 
-def _head(project: Project, name: str) -> tuple[str, str]:
-    heads = ls_remote(project.url, tags=True)
+def _head(settings: Settings, project: Project, name: str) -> tuple[str, str]:
+    heads = ls_remote(project.remote(settings), tags=True)
     for ref in (name, f"refs/heads/{name}", f"refs/tags/{name}"):
         if ref in heads:
             return ref, heads[ref]

@@ -15,7 +15,7 @@ def archived_reports(settings: Settings) -> frozenset[str]:
 
     Raises: PlatformError when the warehouse does not answer: who sweeps must stop then.
     """
-    from penstock.pipeline.ingest import warehouse_location
+    from penstock.warehouse.home import warehouse_location
     from penstock.warehouse.sql import ask
 
     try:

@@ -11,14 +11,24 @@ import typer
 from penstock.cli.findings_kept import writer
 from penstock.errors import InputError
 
-app = typer.Typer(name="warehouse", help="Rebuild, compact and export the warehouse.", no_args_is_help=True)
+app = typer.Typer(name="warehouse", no_args_is_help=True)
 export = typer.Typer(name="export", help="Take the tables elsewhere.", no_args_is_help=True)
 app.add_typer(export)
 
 
 @app.callback()
 def warehouse() -> None:
-    """Rebuild, compact and export the warehouse."""
+    """
+    Rebuild, compact and export the warehouse.
+
+    Examples:
+
+        penstock warehouse rebuild
+
+        penstock warehouse compact --keep-days 400
+
+        penstock warehouse export parquet ./tables
+    """
 
 
 @app.command()

@@ -18,10 +18,10 @@ from penstock.demo.history import History, Scale, live
 from penstock.demo.lives import Life, digest
 from penstock.demo.words import Tool
 from penstock.errors import ConflictError
-from penstock.pipeline.ingest import warehouse_location
 from penstock.settings import Settings
 from penstock.state import tables
 from penstock.warehouse import Warehouse
+from penstock.warehouse.home import warehouse_location
 from penstock.warehouse.maintain import flush
 from penstock.warehouse.rows import Release, Row, Run, Scan, Step, to_table
 

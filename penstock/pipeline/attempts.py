@@ -90,7 +90,9 @@ def _run(attempt: Attempt) -> StepResult:
 def _work(attempt: Attempt, context: StepContext) -> StepResult:
     session, written = attempt.session, attempt.config
     remove_tree(attempt.workspace)
-    session.repository.check_out(session.info.commit, attempt.workspace)
+    written_out = session.repository.check_out(session.info.commit, attempt.workspace)
+    if note := written_out.lfs_note():
+        context.log.line(note)
     if inputs := inputs_of(written):
         keep_inputs(attempt.workspace, session.repository.files(session.info.commit), inputs)
     upstream = [made for made in session.upstream_artifacts(written.name) if not made.published]

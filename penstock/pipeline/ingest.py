@@ -20,8 +20,6 @@ from penstock.steps.context import RunInfo, ScanOutcome, StepResult
 from penstock.warehouse.home import warehouse_location
 from penstock.warehouse.rows import Row
 
-__all__ = ["Ingest", "warehouse_location"]
-
 _log = logging.getLogger(__name__)
 
 Item = Row | warehouse.ScanReport

@@ -11,7 +11,6 @@ from penstock.api.tokens import ensure_local_token
 from penstock.deploy.rollout import recover
 from penstock.images.leftovers import noted_runs, remove_of_run
 from penstock.pipeline.cancel import CancelToken
-from penstock.pipeline.ingest import warehouse_location
 from penstock.pipeline.records import unfinished_runs
 from penstock.platform.parts import (
     checkout,
@@ -27,6 +26,7 @@ from penstock.settings import Settings, create_home
 from penstock.state.database import create_engine, hosted_database, migrate
 from penstock.state.embedded import EmbeddedPostgres
 from penstock.warehouse import Warehouse
+from penstock.warehouse.home import warehouse_location
 
 Say = Callable[[str], None]
 

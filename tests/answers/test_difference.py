@@ -16,9 +16,9 @@ from penstock.answers.connections import Connection
 from penstock.answers.deliver import Deliverer
 from penstock.answers.difference import Change, Difference, read_difference
 from penstock.answers.texts import code, comment_text, plain, status_line
-from penstock.pipeline.ingest import warehouse_location
 from penstock.settings import Settings
 from penstock.warehouse import Location, ScanReport, Warehouse
+from penstock.warehouse.home import warehouse_location
 
 HEAD = "refs/pull/7/head"
 Scanned = Callable[..., None]

@@ -16,6 +16,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "project": ("add", "list", "show", "edit", "test", "remove"),
     "secret": ("set", "list", "remove", "check"),
     "template": ("add", "list"),
+    "warehouse": ("rebuild", "compact"),
     "findings": (),
     "events": (),
 }

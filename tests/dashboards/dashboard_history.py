@@ -16,7 +16,6 @@ import sqlalchemy as sa
 
 from penstock.deploy.plan import ServiceConfiguration
 from penstock.findings import Finding
-from penstock.pipeline.ingest import warehouse_location
 from penstock.pipeline.log import FileLog, log_path
 from penstock.settings import Settings
 from penstock.state import tables
@@ -30,6 +29,7 @@ from penstock.warehouse import (
     TestResult,
     Warehouse,
 )
+from penstock.warehouse.home import warehouse_location
 
 AUTHORS = ("Ada Moreno", "Kofi Asante", "Lin Wei", "Sara Lind")
 TITLES = (

@@ -14,9 +14,9 @@ from test_pages import FRESH as FRESH_BEFORE
 from test_pages import look, settle
 
 from penstock.demo import Scale, write_demo
-from penstock.pipeline.ingest import warehouse_location
 from penstock.state.database import hosted_database
 from penstock.warehouse import connect
+from penstock.warehouse.home import warehouse_location
 
 SCALE = Scale(projects=6, days=120, seed=5, findings=60)
 PAGES = {

@@ -11,7 +11,10 @@ from playwright.sync_api import Browser, Page, expect
 
 WIDTHS = (1280, 420)
 SCHEMES = ("light", "dark")
-MENU = ("Overview", "Runs", "Findings", "Deployments", "SQL")
+MENU = (
+    *("Overview", "Runs", "Findings", "Commit diff", "Gates", "Deployments", "Tests", "Scanners"),
+    *("Events", "Connect", "Editor", "SQL"),
+)
 
 FRESH = {
     "": "penstock project add",

@@ -8,9 +8,9 @@ from dashboard_history import AUTHORS, write_history
 from dashboard_site import Site, configure
 
 from penstock.errors import NotFoundError, PlatformError
-from penstock.pipeline.ingest import warehouse_location
 from penstock.state.database import hosted_database
 from penstock.warehouse import TestResult, Warehouse, queries, views
+from penstock.warehouse.home import warehouse_location
 
 
 def test_reader_sees_what_is_written_after_it_opened_and_survives_a_restart():

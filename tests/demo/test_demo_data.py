@@ -10,10 +10,10 @@ from penstock.demo import PREFIX, Scale, write_demo
 from penstock.demo.history import live
 from penstock.demo.lives import about
 from penstock.errors import ConflictError
-from penstock.pipeline.ingest import warehouse_location
 from penstock.settings import Settings
 from penstock.state import tables
 from penstock.warehouse import Run, Warehouse, connect
+from penstock.warehouse.home import warehouse_location
 from penstock.warehouse.lifecycle import CommitBefore, record_events
 from penstock.warehouse.rows import Scan
 from penstock.warehouse.schema import schema_sql

@@ -16,10 +16,10 @@ from lake_rows import at, finding, run, scan
 
 from penstock.cli.sql import print_answer
 from penstock.errors import InputError
-from penstock.pipeline.ingest import warehouse_location
 from penstock.settings import load_settings
 from penstock.state.database import hosted_database
 from penstock.warehouse import Warehouse
+from penstock.warehouse.home import warehouse_location
 from penstock.warehouse.sql import Answer
 
 DEADLINE_S = 60

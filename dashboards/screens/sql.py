@@ -6,8 +6,8 @@ import streamlit as st
 from dashboards.markup import tag
 from dashboards.reading import lake, settings
 from dashboards.showing import empty, head, put, said_plainly, section
-from penstock.pipeline.ingest import warehouse_location
 from penstock.warehouse import views
+from penstock.warehouse.home import warehouse_location
 from penstock.warehouse.sql import ROW_LIMIT, TIME_LIMIT, ask
 
 EXAMPLES = {

@@ -171,4 +171,4 @@ if all(named[:2]):
 else:
     head("Finding")
     empty("No finding is named in the address. Choose one from the list of findings.")
-    st.page_link("pages/findings.py")
+    st.page_link("screens/findings.py")

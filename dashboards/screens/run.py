@@ -224,4 +224,4 @@ if wanted_run := st.query_params.get("id"):
 else:
     head("Run")
     empty("No run is named in the address. Choose one from the list of runs.")
-    st.page_link("pages/runs.py")
+    st.page_link("screens/runs.py")

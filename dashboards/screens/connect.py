@@ -124,7 +124,7 @@ def _one(name: str) -> None:
     with st.container(horizontal=True):
         tried = st.button("Test the connection", icon=":material/check_circle:")
         asked_to_go = st.button("Disconnect …", icon=":material/link_off:")
-        st.page_link("pages/editor.py", label="Edit its pipeline", query_params={"project": name})
+        st.page_link("screens/editor.py", label="Edit its pipeline", query_params={"project": name})
     if tried:
         with said_plainly(), st.spinner("Trying …"):
             show_checks(asked("POST", "connections", name, "test"))
