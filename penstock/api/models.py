@@ -14,7 +14,9 @@ from penstock.pipeline.spec import path_in_workspace
 from penstock.sources.projects import Project
 from penstock.steps import StepType
 
-RunState = Literal["queued", "running", "succeeded", "failed", "cancelled", "timed_out", "skipped", "infra_error"]
+RunState = Literal[
+    "queued", "running", "succeeded", "failed", "cancelled", "timed_out", "skipped", "waiting", "infra_error"
+]
 # No name holds a NUL character, which the database could not keep.
 Name = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
 Commit = Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$", description="The full hash of a commit.")]

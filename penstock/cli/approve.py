@@ -1,16 +1,19 @@
 """`penstock approvals`, `approve` and `reject`: gates that wait for people."""
 
-import getpass
+import os
+import pwd
 from typing import Annotated
 
+import sqlalchemy as sa
 import typer
 from rich.table import Table
 
 from penstock.cli.show import console as make_console
-from penstock.errors import PlatformError
-from penstock.pipeline.approvals import answer, waiting_gate, waiting_gates
+from penstock.errors import NotFoundError, PlatformError
+from penstock.pipeline import records
+from penstock.pipeline.approvals import Waiting, answer, waiting_gate, waiting_gates
 from penstock.platform.dagster import DagsterClient
-from penstock.settings import load_settings
+from penstock.settings import Settings, load_settings
 from penstock.state.database import hosted_database
 
 Run = Annotated[str, typer.Argument(help="A run; its first digits are enough.")]
@@ -58,11 +61,22 @@ def _answer(run: str, step: str, why: str, *, approved: bool) -> None:
     settings = load_settings()
     with hosted_database(settings) as database:
         gate = waiting_gate(database, run, step)
-        answer(database, gate, actor=getpass.getuser(), approved=approved, why=why)
-    said = "approved" if approved else "rejected"
+        # Who runs this by the system's account; what LOGNAME says is anybody's to choose.
+        missing = answer(database, gate, actor=pwd.getpwuid(os.getuid()).pw_name, approved=approved, why=why)
+        if not approved:
+            typer.echo(f"{step} is rejected and stays shut for this commit")
+        elif missing:
+            people = "one more person" if missing == 1 else f"{missing} more people"
+            typer.echo(f"approved; {step} waits for {people}")
+        else:
+            typer.echo(f"{step} is approved; {_go_on(settings, database, gate)}")
+
+
+def _go_on(settings: Settings, database: sa.Engine, gate: Waiting) -> str:
+    """Run what is left. Returns: in words where."""
     try:
         again = DagsterClient.at(settings.dagster_url).rerun(gate.run_id)
-    except PlatformError:
-        typer.echo(f"{step} is {said}; Penstock is not running, so run the step again when it is")
-        return
-    typer.echo(f"{step} is {said}; run {again[:8]} goes on from there")
+    except (PlatformError, NotFoundError):
+        return f"run it again with what comes after it: penstock run --step {gate.step} --step …"
+    records.leave_waiting(database, gate.run_id, again)
+    return f"run {again[:8]} goes on from there"

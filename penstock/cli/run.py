@@ -16,6 +16,7 @@ from penstock.cli.show import console as make_console
 from penstock.errors import InputError
 from penstock.pipeline.cancel import CancelToken
 from penstock.pipeline.local import check_chosen, run_graph
+from penstock.pipeline.local_runs import at_work, close_abandoned
 from penstock.pipeline.plan import Graph, read_graph
 from penstock.pipeline.records import StepRecord, list_steps
 from penstock.pipeline.session import RunSession, new_run_id, open_services
@@ -58,9 +59,14 @@ def run(
     with hosted_database(settings) as database:
         if chosen:
             check_chosen(database, info, graph, chosen)
+        close_abandoned(settings, database)
         services = open_services(settings, database, platform_up=False)
         console.print(f"{info.project}, {words}; isolation: {services.engine.isolation()}", soft_wrap=True)
-        with Progress(console, verbose=verbose) as progress, stopped_by_signals() as token:
+        with (
+            Progress(console, verbose=verbose) as progress,
+            stopped_by_signals() as token,
+            at_work(settings, info.id),
+        ):
             session = RunSession.start(services, info, graph, repository, on_line=progress.line, only=chosen)
             try:
                 run_graph(session, token, on_step=progress.step, max_parallel=parallel, only=chosen)

@@ -52,10 +52,11 @@ def ask(database: sa.Engine, info: RunInfo, step: str, *, count: int, within_s: 
     )
 
 
-def answer(database: sa.Engine, waiting: Waiting, *, actor: str, approved: bool, why: str = "") -> None:
+def answer(database: sa.Engine, waiting: Waiting, *, actor: str, approved: bool, why: str = "") -> int:
     """
-    Say yes or no to a gate.
+    Say yes or no to a gate. A no ends it at once.
 
+    Returns: how many more people it waits for.
     Raises: ConflictError when this person has answered already.
     """
     key = {"project": waiting.project, "commit": waiting.commit, "graph_hash": waiting.graph_hash}
@@ -67,6 +68,23 @@ def answer(database: sa.Engine, waiting: Waiting, *, actor: str, approved: bool,
             raise ConflictError(f"{actor} has answered already", remedy="another person may")
         said = {"actor": actor, "action": f"gate.{decision}", "subject": waiting.project, "detail": told}
         connection.execute(sa.insert(audit).values(**said))
+        if not approved:
+            _shut(connection, waiting, f"rejected by {actor}" + (f": {why}" if why else ""))
+            return 0
+        of_gate = [approvals.c[name] == value for name, value in {**key, "step": waiting.step}.items()]
+        found = connection.execute(sa.select(approvals.c.decision, approvals.c.why).where(*of_gate)).all()
+    needed = next(int(one.why.split()[0]) for one in found if one.decision == "asked")
+    given = [one for one in found if one.decision == "approved"]
+    return max(0, needed - len(given))
+
+
+def _shut(connection: sa.Connection, waiting: Waiting, reason: str) -> None:
+    """The gate has failed, and so has the run that waited for it."""
+    of_run = steps.c.run_id == waiting.run_id
+    failed = {"state": "failed", "reason": reason}
+    connection.execute(sa.update(steps).where(of_run, steps.c.step == waiting.step).values(**failed))
+    told = {"state": "failed", "reason": f"{waiting.step}: {reason}"}
+    connection.execute(sa.update(runs).where(runs.c.id == waiting.run_id, runs.c.state == "waiting").values(**told))
 
 
 def waiting_gates(database: sa.Engine, *, project: str | None = None) -> tuple[Waiting, ...]:
@@ -74,7 +92,7 @@ def waiting_gates(database: sa.Engine, *, project: str | None = None) -> tuple[W
     wanted = (
         sa.select(runs.c.id, runs.c.project, runs.c.commit, runs.c.graph_hash, steps.c.step, steps.c.reason)
         .join(steps, steps.c.run_id == runs.c.id)
-        .where(runs.c.state == "waiting", steps.c.state == "waiting")
+        .where(steps.c.state == "waiting")
         .order_by(runs.c.queued_at.desc())
     )
     if project:

@@ -196,12 +196,29 @@ def _verdict(info: RunInfo, step: str, result: StepResult) -> sa.Insert:
 
 def leave_step(database: sa.Engine, run_id: str, step: str, from_run: str | None) -> None:
     """The step is not run in this run: `from_run` passed it for the same commit and graph, or nobody asked for it."""
-    former = sa.select(steps.c.produced).where(*_is(from_run or "", step)).scalar_subquery()
-    produced = sa.func.coalesce(former, sa.cast({}, steps.c.produced.type))
-    reused = {"state": "succeeded", "reused_from": from_run, "reason": None, "produced": produced}
+    former = {name: _former(from_run or "", step, name) for name in ("state", "produced", "allowed")}
+    reused = {
+        "state": sa.func.coalesce(former["state"], "succeeded"),
+        "reused_from": from_run,
+        "reason": None,
+        "produced": sa.func.coalesce(former["produced"], sa.cast({}, steps.c.produced.type)),
+        "allowed": sa.func.coalesce(former["allowed"], sa.false()),
+    }
     values = reused if from_run else {"state": "skipped", "reason": "not asked for"}
     with database.begin() as connection:
         connection.execute(sa.update(steps).where(*_is(run_id, step)).values(**values, finished_at=sa.func.now()))
+
+
+def _former(run_id: str, step: str, column: str) -> sa.ScalarSelect[Any]:
+    return sa.select(steps.c[column]).where(*_is(run_id, step)).scalar_subquery()
+
+
+def leave_waiting(database: sa.Engine, run_id: str, newer: str) -> None:
+    """The run waits no more: another one goes on from there."""
+    gone = {"state": "skipped", "reason": f"goes on in run {newer[:8]}"}
+    with database.begin() as connection:
+        connection.execute(sa.update(steps).where(steps.c.run_id == run_id, steps.c.state == "waiting").values(**gone))
+        connection.execute(sa.update(runs).where(runs.c.id == run_id, runs.c.state == "waiting").values(**gone))
 
 
 def finish_run(database: sa.Engine, run_id: str, *, cancelled: str | None = None, broken: str | None = None) -> State:

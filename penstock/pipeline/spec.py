@@ -173,10 +173,13 @@ class Retry(Model):
     )
 
 
+Event = Literal["push", "tag", "pull_request", "release", "schedule", "manual"]
+
+
 class When(Model):
     """A condition; all its fields must hold. A list of conditions holds when one of them does."""
 
-    event: Patterns = Field((), description="push, tag, pull_request, release, schedule, manual, rerun.")
+    event: Annotated[tuple[Event, ...], OneOrMany()] = Field((), description="Kinds of events.")
     branch: Patterns = Field((), description="Branches, as patterns such as release/*.")
     tag: Patterns = Field((), description="Tags, as patterns such as v*.")
     paths: Patterns = Field((), description="Changed files, as patterns such as src/**; one that matches is enough.")

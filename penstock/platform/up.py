@@ -11,6 +11,7 @@ from penstock.api.tokens import ensure_local_token
 from penstock.deploy.rollout import recover
 from penstock.images.leftovers import noted_runs, remove_of_run
 from penstock.pipeline.cancel import CancelToken
+from penstock.pipeline.local_runs import close_abandoned
 from penstock.pipeline.records import unfinished_runs
 from penstock.platform.parts import (
     checkout,
@@ -60,6 +61,7 @@ def platform(settings: Settings, on_ready: Say, on_event: Say) -> Iterator[sa.En
             warehouse.create()  # meanwhile, so that readers find its tables before the first run
         supervisor.wait_until_ready(on_ready)
         recover(database, on_event, CancelToken())
+        close_abandoned(settings, database)
         for run_id in sorted({*noted_runs(settings)} - {*unfinished_runs(database)}):
             remove_of_run(settings, run_id)
         yield database

@@ -20,7 +20,7 @@ class Config(StepFields):
     key: ArtifactKey = Field(description="The key under which it was published.")
     path: WorkspacePath | None = Field(None, description="Where to put it; default: where it was.")
     ref: str | None = Field(
-        None, description="Take the newest of this branch (refs/heads/main); default: this commit's."
+        None, description="Take the newest of this branch, or of refs/tags/NAME; default: this commit's."
     )
 
     def artifact_keys(self) -> tuple[str, ...]:
@@ -30,7 +30,8 @@ class Config(StepFields):
 
 def run(config: Config, context: StepContext) -> StepResult:
     """Fetch it; what it fetched is there for the steps that need this one."""
-    found = context.find_published(config.key, config.ref)
+    ref = config.ref and (config.ref if config.ref.startswith("refs/") else f"refs/heads/{config.ref}")
+    found = context.find_published(config.key, ref)
     if found is None:
         of = f"branch {config.ref}" if config.ref else f"commit {context.run.partition}"
         raise StepFailure(

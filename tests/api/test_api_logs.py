@@ -168,7 +168,8 @@ def test_client_that_goes_away_ends_its_stream(api: httpx.Client, server: uvicor
             httpx.Client(base_url=api.base_url, headers=api.headers, timeout=60, trust_env=False) as client,
             client.stream("GET", f"{URL}?follow=true", headers=headers) as answer,
         ):
-            next(answer.iter_raw())
+            chunks = answer.iter_raw()  # an iterator that nobody holds closes the connection
+            next(chunks)
             assert server.server_state.tasks
         assert wait_until(lambda: not server.server_state.tasks, limit_s=60)
 

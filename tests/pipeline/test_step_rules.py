@@ -15,6 +15,7 @@ from penstock.pipeline.approvals import answer, waiting_gate, waiting_gates
 from penstock.pipeline.cancel import CancelToken
 from penstock.pipeline.kept import kept_workspace
 from penstock.pipeline.local import run_graph
+from penstock.pipeline.local_runs import at_work, close_abandoned
 from penstock.state.tables import steps as steps_table
 from penstock.vault import SHARED, open_vault
 
@@ -229,12 +230,12 @@ def test_gate_waits_for_people_and_holds_nobody_meanwhile(runner: Runner):
     assert "waits for 2 people to approve: penstock approve" in str(steps["release"].reason)
     database = runner.services.database
     found = waiting_gate(database, run.info.id[:8], "release")
-    answer(database, found, actor="ada", approved=True)
+    assert answer(database, found, actor="ada", approved=True) == 1, "one more person"
     with pytest.raises(ConflictError, match="ada has answered already"):
         answer(database, found, actor="ada", approved=False)
     run, steps = runner.run(only={"release", "go"})
     assert "waits for one person" in str(steps["release"].reason)
-    answer(database, found, actor="grace", approved=True, why="seen")
+    assert answer(database, found, actor="grace", approved=True, why="seen") == 0
     run, steps = runner.run(only={"release", "go"})
     assert (run.state, steps["release"].produced, steps["go"].state) == (
         "succeeded",
@@ -244,7 +245,9 @@ def test_gate_waits_for_people_and_holds_nobody_meanwhile(runner: Runner):
     run, steps = runner.run(pipeline + step("another", "true"))
     assert steps["release"].state == "waiting", "another pipeline needs another approval"
     (newest, *_) = waiting_gates(database, project="shop")
-    answer(database, newest, actor="ada", approved=False, why="not on a Friday")
+    assert answer(database, newest, actor="ada", approved=False, why="not on a Friday") == 0
+    assert records.load_run(database, newest.run_id).state == "failed"
+    assert newest.run_id not in {gate.run_id for gate in waiting_gates(database)}
     _, steps = runner.run(only={"release", "go"})
     assert (steps["release"].state, steps["release"].reason) == ("failed", "rejected by ada: not on a Friday")
 
@@ -276,3 +279,41 @@ def test_clock_that_jumps_ends_nothing_and_makes_no_time_negative(runner: Runner
     assert session.finish() == "succeeded"
     _, steps = runner.recorded(session)
     assert (steps["work"].state, steps["work"].seconds) == ("succeeded", 0.0)
+
+
+def test_run_that_went_on_elsewhere_waits_no_more(runner: Runner):
+    """Its gates are no longer among those that wait."""
+    run, _ = runner.run(step("a", "true") + gate("g", "a", "approval: {}"))
+    database = runner.services.database
+    records.leave_waiting(database, run.info.id, "another-run")
+    assert waiting_gates(database) == ()
+    assert records.load_run(database, run.info.id).reason == "goes on in run another-"
+
+
+def test_allowed_failure_stays_one_when_it_is_taken_over(runner: Runner):
+    """What comes after it sees the same in a rerun."""
+    pipeline = step("bad", "exit 1", more="continue_on_error: true")
+    pipeline += step("unneeded", "true", more="when: {branch: other}")
+    pipeline += step("cleanup", "true", needs="bad, unneeded", more="when: {if: 'steps.bad.state == \"failed\"'}")
+    _, steps = runner.run(pipeline)
+    assert steps["cleanup"].state == "succeeded"
+    run, steps = runner.run(only={"cleanup"})
+    assert run.state == "succeeded"
+    states = {name: found.state for name, found in steps.items()}
+    assert states == {"bad": "failed", "unneeded": "skipped", "cleanup": "succeeded"}
+
+
+def test_run_whose_process_was_killed_is_closed_by_the_next_one(runner: Runner):
+    """One that is still at work is left alone."""
+    settings, database = runner.services.settings, runner.services.database
+    killed, alive = runner.start(step("a", "true")), runner.start()
+    marks = settings.home / "run" / "local"
+    marks.mkdir(parents=True)
+    (marks / killed.info.id).touch()
+    with at_work(settings, alive.info.id):
+        assert close_abandoned(settings, database) == 1
+        assert records.load_run(database, alive.info.id).state == "running"
+    run = records.load_run(database, killed.info.id)
+    assert (run.state, run.reason) == ("infra_error", "its process was killed")
+    assert list(marks.iterdir()) == []
+    alive.finish()
