@@ -22,7 +22,7 @@ from penstock.platform.example import write_hook
 from penstock.settings import PORTS, Settings, load_settings
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
-ENDED = ("succeeded", "failed", "cancelled", "timed_out", "infra_error")
+ENDED = ("succeeded", "failed", "cancelled", "timed_out", "waiting", "infra_error")
 # Generous: the machine may be busy with other things. Nothing is measured by them.
 START_LIMIT_S, RUN_LIMIT_S, STOP_LIMIT_S = 400.0, 240.0, 120.0
 

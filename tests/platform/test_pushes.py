@@ -344,3 +344,30 @@ def test_project_of_a_force_push_back_is_deployed_again(penstock: Penstock, heal
         healthy.tree.git("checkout", "--quiet", "-B", "main", versions[version])
         healthy.push(force=True)
         wait_for(lambda wanted=version: text_of(url) == wanted, f"version {version} answers")
+
+
+def test_approved_gate_goes_on_once_in_a_new_run(penstock: Penstock, healthy: Project) -> None:
+    """What came after one gate does not run again when another one is answered."""
+    done = {"type": "step.shell_exec", "commands": ["echo gone"]}
+    gate = {"type": "step.gate", "approval": {}, "needs": ["test"]}
+    steps = [TEST, {"name": "one", **gate}, {"name": "two", **gate}]
+    steps += [{"name": "after-one", "needs": ["one"], **done}, {"name": "after-two", "needs": ["two"], **done}]
+    healthy.commit({"penstock.yaml": pipeline(*steps)}, "Ask people")
+    first = penstock.ended_run_of(healthy.push("asking", force=True))
+    assert (first["state"], state_of(first, "one"), state_of(first, "after-one")) == ("waiting", "waiting", "skipped")
+    said = penstock.command("approve", first["id"][:8], "one")
+    assert "goes on from there" in said.stdout, said.stderr
+    assert penstock.run(first["id"])["state"] == "skipped"
+    gone = penstock.command("approve", first["id"][:8], "two")
+    assert gone.returncode != 0
+    (second,) = [run for run in penstock.runs(first["commit"]) if run["id"] != first["id"]]
+    second = penstock.ended(second["id"])
+    assert (second["state"], state_of(second, "after-one"), state_of(second, "two")) == (
+        "waiting",
+        "succeeded",
+        "waiting",
+    )
+    said = penstock.command("reject", second["id"][:8], "two", "--why", "not today")
+    assert "stays shut" in said.stdout, said.stderr
+    assert len(penstock.runs(first["commit"])) == 2
+    assert penstock.run(second["id"])["reason"].startswith("two: rejected by")
