@@ -224,7 +224,9 @@ def test_root_is_read_only(isolated: Contract, place: str):
 def test_tmp_is_private(isolated: Contract, tmp_path: Path):
     """Empty at the start, writable, its programs can be run, and gone afterwards."""
     script = "printf '#!/bin/sh\\necho ran' >/tmp/left && chmod +x /tmp/left && /tmp/left"
-    assert isolated.says(f"busybox ls /tmp | busybox grep -v home; {script}") == "ran\n"
+    # Penstock itself may lie below /tmp: the folder that holds its own environment is there then.
+    own = Path(sys.prefix).parts[2] if Path(sys.prefix).is_relative_to("/tmp") else "home"
+    assert isolated.says(f"busybox ls /tmp | busybox grep -v -e home -e {own}; {script}") == "ran\n"
     assert isolated.run("test -e /tmp/left").code == 1
     assert not Path("/tmp/left").exists()
 

@@ -147,7 +147,8 @@ def test_created_tag_and_its_push_are_one_run(
     pushed = made.gitea_push(ref="refs/tags/v1.2.0", before=made.ZERO, head_commit=None, commits=[])
     first = told("gitea", with_commits(pushed, shop, after="refs/tags/v1.2.0"), "push")
     second = told("gitea", with_commits(made.gitea_created(), shop), "create")
-    events = [event_of(database, one) for one in (first, second)]
+    # The dispatcher may have learned meanwhile which commit the tag is of: then the second one tells nothing new.
+    events = [event_of(database, one) for one in (first, second) if "event" in one.events[0]]
     assert len([one for one in events if prepare(database, settings, one)]) == 1
 
 
