@@ -18,7 +18,7 @@ up: env
 
 test: env
 	@scripts/test-packages
-	@exec .venv/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@exec scripts/run-tests $(ARGS)
 
 golden: env
 	@PENSTOCK_GOLDEN=1 .venv/bin/python -m pytest -q -k golden
