@@ -23,7 +23,7 @@ def podman_service(docker_engine: DockerEngine) -> Iterator[PodmanService]:
     try:
         service.start()
         with closing(docker_engine.client()) as docker, closing(service.client()) as podman:
-            podman.images.load(b"".join(docker.images.get(BUSYBOX).save(named=True)))
+            podman.images.load(b"".join(docker.images.get(BUSYBOX).save(named=BUSYBOX)))
         yield service
     finally:
         service.remove()

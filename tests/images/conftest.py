@@ -35,7 +35,7 @@ def podman(docker_engine: DockerEngine) -> Iterator[PodmanService]:
     try:
         service.start()
         with closing(docker_engine.client()) as docker_client, closing(service.client()) as podman_client:
-            podman_client.images.load(b"".join(docker_client.images.get(BUSYBOX).save(named=True)))
+            podman_client.images.load(b"".join(docker_client.images.get(BUSYBOX).save(named=BUSYBOX)))
         yield service
     finally:
         service.remove()

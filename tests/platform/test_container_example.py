@@ -28,6 +28,7 @@ def on_docker(docker_engine: DockerEngine) -> Iterator[Penstock]:
         if penstock.process is not None and penstock.process.poll() is None:
             penstock.down()
         print(penstock.output.read_text())
+        client.images.remove("busybox:1.36")
         client.close()
 
 
