@@ -112,7 +112,7 @@ class _Pusher:
 
     def _engine_pushes(self, target: ImageName, credentials: Credentials | None) -> str:
         """Returns: the digest that the engine says it pushed."""
-        headers = {"X-Registry-Auth": _auth_header(target, credentials)}
+        headers = {"X-Registry-Auth": auth_header(target, credentials)}
         params = {"tag": target.tag}
         if self.server.podman and (target.loopback or self.push.insecure):
             params["tlsVerify"] = "false"  # Docker needs no telling for loopback, and knows the others by its own file
@@ -124,7 +124,8 @@ class _Pusher:
         return digest
 
 
-def _auth_header(target: ImageName, credentials: Credentials | None) -> str:
+def auth_header(target: ImageName, credentials: Credentials | None) -> str:
+    """The login for one call of the engine's, in its own form."""
     from docker.auth import encode_header
 
     if credentials is None:

@@ -198,7 +198,8 @@ class RunSession:
     def holds(self, step: str, condition: str) -> bool:
         """Whether a condition over what is upstream of the step is true. Raises: InputError when it has no answer."""
         decided = records.verdicts_of(self.services.database, self.info, self.graph.upstream(step))
-        return holds(condition, {**self.facts(step), **checks_of(decided, self.facts(step)["steps"])})
+        facts = self.facts(step)
+        return holds(condition, {**facts, **checks_of(decided, facts["steps"])})
 
     def upstream_artifacts(self, step: str) -> tuple[Artifact, ...]:
         """What the steps that `step` needs put out, directly or through others."""

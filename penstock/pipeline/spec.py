@@ -30,6 +30,8 @@ _SIZE = re.compile(r"(\d{1,15})\s*([kmgt]?)(?:i?b)?")
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 Kind = Literal["build", "report", "image", "deployment"]
+# What the start scripts of common service images need to become their own user; nothing that reaches out.
+Capability = Literal["CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_BIND_SERVICE", "SETGID", "SETUID"]
 
 
 def seconds(value: object) -> object:

@@ -1,6 +1,6 @@
 """step.deploy: make an artifact or an image the live release of a service, or leave the former one serving."""
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,7 @@ from penstock.images.logins import Login, account_of
 from penstock.images.names import EXPRESSION, ImageText, is_pinned, parse_image
 from penstock.pipeline.spec import (
     ArtifactKey,
+    Capability,
     Duration,
     EnvName,
     EnvValue,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from penstock.deploy.targets.docker_images import FoundImage
 
 # What the start scripts of common service images need to become their own user; nothing that reaches out.
-Capability = Literal["CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_BIND_SERVICE", "SETGID", "SETUID"]
 DEFAULT_MEMORY_BYTES = 1024**3
 _OF_DOCKER = (
     *("image", "port", "volumes", "cpu", "memory", "pids", "read_only", "user", "capabilities"),

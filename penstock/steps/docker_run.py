@@ -1,6 +1,6 @@
 """step.docker_run: a container of an image as it is, to its end or as a service for the steps after it."""
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -8,15 +8,12 @@ from penstock import engines
 from penstock.errors import StepFailure
 from penstock.images.container import Container, Port, Volume, parse_port, parse_volume
 from penstock.images.names import EXPRESSION, ImageText, is_pinned, parse_image
-from penstock.pipeline.spec import EnvName, EnvValue, Kind, OneOrMany, Probe, SecretName, Size, StepFields
+from penstock.pipeline.spec import Capability, EnvName, EnvValue, Kind, OneOrMany, Probe, SecretName, Size, StepFields
 from penstock.steps.context import StepContext, StepResult
 from penstock.steps.workspace import tail_of
 
 if TYPE_CHECKING:
     from penstock.images.running import Address
-
-# What the start scripts of common service images need to become their own user; nothing that reaches out.
-Capability = Literal["CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_BIND_SERVICE", "SETGID", "SETUID"]
 
 
 def _words(value: object) -> object:

@@ -10,12 +10,11 @@ from penstock.engines.docker_container import home_mark
 from penstock.engines.docker_images import digest, refusal
 from penstock.engines.docker_server import Server
 from penstock.errors import PlatformError, StepFailure
-from penstock.images.logins import Account, Credentials
+from penstock.images.logins import Account
 from penstock.images.names import ImageName, is_image_id, parse_image
+from penstock.images.push import auth_header
 from penstock.images.stopping import Limit
 from penstock.images.talk import Call, messages
-
-_HUB_ADDRESS = "https://index.docker.io/v1/"
 
 
 @attrs.frozen
@@ -75,7 +74,7 @@ def _pull(server: Server, name: ImageName, account: Account | None, limit: Limit
     params = {"fromImage": name.untagged, "tag": name.digest or name.tag}
     if server.podman and name.loopback:
         params["tlsVerify"] = "false"
-    call = Call("/images/create", params, {"X-Registry-Auth": _auth_header(name, credentials)})
+    call = Call("/images/create", params, {"X-Registry-Auth": auth_header(name, credentials)})
     try:
         with messages(server, call, limit) as answer:
             for message in answer:
@@ -83,16 +82,6 @@ def _pull(server: Server, name: ImageName, account: Account | None, limit: Limit
                     raise StepFailure(str(message["error"]))
     except (StepFailure, PlatformError) as error:
         raise refusal(str(name), error.what, server.host) from error
-
-
-def _auth_header(name: ImageName, credentials: Credentials | None) -> str:
-    from docker.auth import encode_header
-
-    if credentials is None:
-        return str(encode_header({}).decode())
-    host = _HUB_ADDRESS if name.registry == "docker.io" else name.registry
-    login = {"username": credentials.username, "password": credentials.password, "serveraddress": host}
-    return str(encode_header(login).decode())
 
 
 def keep_image(server: Server, home: Path, release_id: str, image_id: str) -> None:
