@@ -8,16 +8,7 @@ questions; these tables hold what the platform must know to go on after `kill -9
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-metadata = sa.MetaData(schema="penstock")
-
-
-def _at(name: str, **options: object) -> sa.Column[object]:
-    return sa.Column(name, sa.DateTime(timezone=True), **options)  # type: ignore[arg-type]
-
-
-def _now(name: str) -> sa.Column[object]:
-    return _at(name, nullable=False, server_default=sa.func.now())
-
+from penstock.state.columns import at, metadata, now
 
 projects = sa.Table(
     "projects",
@@ -27,7 +18,7 @@ projects = sa.Table(
     sa.Column("default_branch", sa.Text, nullable=False),
     sa.Column("polled", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("connection", JSONB, nullable=False, server_default="{}"),
-    _now("created_at"),
+    now("created_at"),
     comment="One row per connected repository; `connection` names its forge, and its secrets in the vault.",
 )
 
@@ -38,7 +29,7 @@ graphs = sa.Table(
     sa.Column("structure_hash", sa.Text, primary_key=True),
     sa.Column("structure", JSONB, nullable=False),
     sa.Column("is_default", sa.Boolean, nullable=False),
-    _now("created_at"),
+    now("created_at"),
     comment="One row per structure (steps, kinds, needs) that a project's commits have had.",
 )
 
@@ -48,7 +39,7 @@ heads = sa.Table(
     sa.Column("project", sa.Text, sa.ForeignKey("penstock.projects.name", ondelete="CASCADE"), primary_key=True),
     sa.Column("ref", sa.Text, primary_key=True),
     sa.Column("commit", sa.Text, nullable=False),
-    _now("seen_at"),
+    now("seen_at"),
     comment="One row per ref: the commit that Penstock last accepted for it.",
 )
 
@@ -70,8 +61,8 @@ inbox = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("run_id", sa.Text),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    _now("received_at"),
-    _at("claimed_at"),
+    now("received_at"),
+    at("claimed_at"),
     sa.Column("told", sa.Text),
     sa.Index("inbox_open", "state", "received_at"),
     sa.Index("inbox_untold", "id", postgresql_where=sa.text("state = 'ignored' AND told IS DISTINCT FROM state")),
@@ -93,16 +84,16 @@ runs = sa.Table(
     sa.Column("concurrency_group", sa.Text),
     sa.Column("author", sa.Text),
     sa.Column("title", sa.Text),
-    _at("committed_at"),
+    at("committed_at"),
     sa.Column("graph", JSONB, nullable=False),
     sa.Column("graph_hash", sa.Text, nullable=False),
     sa.Column("structure_hash", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
-    _now("queued_at"),
-    _at("started_at"),
-    _at("finished_at"),
-    _at("ingested_at"),
+    now("queued_at"),
+    at("started_at"),
+    at("finished_at"),
+    at("ingested_at"),
     sa.Column("told", sa.Text),
     sa.Index("runs_by_commit", "project", "commit"),
     sa.Index("runs_untold", "queued_at", postgresql_where=sa.text("told IS DISTINCT FROM state")),
@@ -124,9 +115,9 @@ steps = sa.Table(
     sa.Column("exit_code", sa.Integer),
     sa.Column("produced", JSONB, nullable=False, server_default="{}"),
     sa.Column("reused_from", sa.Text),
-    _at("queued_at"),
-    _at("started_at"),
-    _at("finished_at"),
+    at("queued_at"),
+    at("started_at"),
+    at("finished_at"),
     sa.Column("cpu_s", sa.Float),
     sa.Column("memory_peak_bytes", sa.BigInteger),
     sa.Column("told", sa.Text),
@@ -144,7 +135,7 @@ verdicts = sa.Table(
     sa.Column("passed", sa.Boolean, nullable=False),
     sa.Column("evidence", JSONB, nullable=False),
     sa.Column("run_id", sa.Text, nullable=False),
-    _now("decided_at"),
+    now("decided_at"),
     comment="One row per step per commit and graph: what a deployment reads before it starts.",
 )
 
@@ -163,7 +154,7 @@ artifacts = sa.Table(
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("published", sa.Boolean, nullable=False, server_default=sa.false()),
-    _now("created_at"),
+    now("created_at"),
     sa.UniqueConstraint("run_id", "step", "key"),
     sa.Index("artifacts_by_key", "project", "key", "created_at"),
     comment="One row per artifact that a step of a run put out.",
@@ -176,7 +167,7 @@ results = sa.Table(
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("run_id", sa.Text, sa.ForeignKey("penstock.runs.id", ondelete="CASCADE"), nullable=False),
     sa.Column("step", sa.Text, nullable=False),
-    _now("created_at"),
+    now("created_at"),
     comment="One row per step result that is known by what it was made of: image, commands, inputs, platform.",
 )
 
@@ -190,7 +181,7 @@ approvals = sa.Table(
     sa.Column("actor", sa.Text, primary_key=True),
     sa.Column("decision", sa.Text, nullable=False),
     sa.Column("why", sa.Text, nullable=False, server_default=""),
-    _now("at"),
+    now("at"),
     comment="One row per person who answered a gate of a commit and graph; without an actor: when it first asked.",
 )
 
@@ -210,9 +201,9 @@ releases = sa.Table(
     sa.Column("previous", sa.Text),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
-    _now("created_at"),
-    _at("live_at"),
-    _at("ended_at"),
+    now("created_at"),
+    at("live_at"),
+    at("ended_at"),
     sa.UniqueConstraint("environment", "project", "service", "number"),
     comment="One row per release; all but state, reason and times never change.",
 )
@@ -228,8 +219,8 @@ instances = sa.Table(
     sa.Column("port", sa.Integer),
     sa.Column("restarts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("reason", sa.Text),
-    _now("created_at"),
-    _at("started_at"),
+    now("created_at"),
+    at("started_at"),
     comment="One row per instance of a release: what is wanted of it and what it is.",
 )
 
@@ -250,8 +241,8 @@ tokens = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("hash", sa.LargeBinary, nullable=False, unique=True),
     sa.Column("subject", sa.Text, nullable=False),
-    _now("created_at"),
-    _at("expires_at"),
+    now("created_at"),
+    at("expires_at"),
     comment="One row per API token; only its SHA-256 is kept.",
 )
 
@@ -259,7 +250,7 @@ audit = sa.Table(
     "audit",
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
-    _now("at"),
+    now("at"),
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
@@ -275,8 +266,8 @@ caches = sa.Table(
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
-    _now("created_at"),
-    _now("used_at"),
+    now("created_at"),
+    now("used_at"),
     sa.Index("caches_by_use", "project", "used_at"),
     comment="One row per cache of a scope (a ref, or shared) and key; it never changes, only goes.",
 )
@@ -291,9 +282,9 @@ hooks = sa.Table(
     sa.Column("pins", JSONB, nullable=False, server_default="{}"),
     sa.Column("secrets", JSONB, nullable=False, server_default="[]"),
     sa.Column("refused", sa.BigInteger, nullable=False, server_default="0"),
-    _at("refused_at"),
+    at("refused_at"),
     sa.Column("refused_reason", sa.Text),
-    _now("created_at"),
+    now("created_at"),
     comment="One row per address at which a forge tells of a project; its secrets are in the vault, here by name.",
 )
 
@@ -312,9 +303,9 @@ deliveries = sa.Table(
     sa.Column("repeats", sa.Integer, nullable=False, server_default="0"),
     sa.Column("replays", sa.Integer, nullable=False, server_default="0"),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    _now("received_at"),
-    _at("again_at"),
-    _at("finished_at"),
+    now("received_at"),
+    at("again_at"),
+    at("finished_at"),
     sa.Index("deliveries_by_id", "hook", "delivery_id", unique=True),
     sa.Index("deliveries_by_body", "hook", "body_hash", unique=True),
     sa.Index("deliveries_open", "id", postgresql_where=sa.text("state = 'received'")),
@@ -328,8 +319,8 @@ polls = sa.Table(
     sa.Column("project", sa.Text, sa.ForeignKey("penstock.projects.name", ondelete="CASCADE"), primary_key=True),
     sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
     sa.Column("reason", sa.Text),
-    _now("polled_at"),
-    _at("next_at"),
+    now("polled_at"),
+    at("next_at"),
     comment="One row per project that is polled: when, how often in a row it failed, and when it is asked again.",
 )
 
@@ -344,8 +335,8 @@ connections = sa.Table(
     sa.Column("options", JSONB, nullable=False, server_default="{}"),
     sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
     sa.Column("reason", sa.Text),
-    _at("again_at"),
-    _now("created_at"),
+    at("again_at"),
+    now("created_at"),
     comment="One row per project whose forge is told how its runs stand; the token is in the vault, here by name.",
 )
 
@@ -364,11 +355,11 @@ outbox = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("remote_id", sa.Text),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    _at("asked_at", nullable=False),
-    _at("changed_at", nullable=False),
-    _at("again_at", nullable=False),
-    _at("claimed_until"),
-    _at("sent_at"),
+    at("asked_at", nullable=False),
+    at("changed_at", nullable=False),
+    at("again_at", nullable=False),
+    at("claimed_until"),
+    at("sent_at"),
     sa.UniqueConstraint("project", "kind", "target", "context"),
     sa.Index("outbox_waiting", "again_at", postgresql_where=sa.text("state = 'waiting'")),
     sa.Index("outbox_by_change", "changed_at"),

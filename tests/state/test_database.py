@@ -12,10 +12,10 @@ from penstock.api.tokens import ensure_local_token, read_local_token, subject_of
 from penstock.errors import AccessError, PlatformError, SettingsError
 from penstock.pipeline.session import open_services
 from penstock.settings import DATABASE_FILE, Settings, keep_secret, load_settings
+from penstock.state.columns import metadata
 from penstock.state.database import create_engine, dagster_url, database_url, hosted_database, migrate
 from penstock.state.embedded import EmbeddedPostgres
 from penstock.state.migrations import HEAD
-from penstock.state.tables import metadata
 
 SECRET = "swordfish"
 EXTERNAL = f"postgresql://me:{SECRET}@127.0.0.1:1/ci"

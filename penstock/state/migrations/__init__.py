@@ -1,3 +1,3 @@
 """Alembic revisions, one file each, numbered; `HEAD` is the newest."""
 
-HEAD = "0001"
+HEAD = "0002"

@@ -2,11 +2,11 @@
 
 from alembic import context
 
-from penstock.state.tables import metadata
+from penstock.state.tables import projects
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=metadata,
+    target_metadata=projects.metadata,
     version_table_schema="penstock",
     include_schemas=True,
 )

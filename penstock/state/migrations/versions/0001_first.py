@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from penstock.state.tables import metadata
+from penstock.state.tables import projects
 
 revision = "0001"
 down_revision = None
@@ -10,9 +10,9 @@ down_revision = None
 
 def upgrade() -> None:
     """Make every table; later revisions alter them one by one."""
-    metadata.create_all(op.get_bind())
+    projects.metadata.create_all(op.get_bind())
 
 
 def downgrade() -> None:
     """Drop every table."""
-    metadata.drop_all(op.get_bind())
+    projects.metadata.drop_all(op.get_bind())

@@ -1,0 +1,1 @@
+"""The tables of people: users, groups, and what they were sent to answer."""

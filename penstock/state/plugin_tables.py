@@ -1,0 +1,1 @@
+"""The tables of plugins: what is installed, and what plugins have told."""

@@ -1,0 +1,1 @@
+"""The tables of rollouts: how a release takes over from another."""
