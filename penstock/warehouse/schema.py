@@ -12,7 +12,10 @@ import duckdb
 
 from penstock.errors import PlatformError
 
-MIGRATIONS: Mapping[int, str] = {2: "SELECT 'suppressions: a table more'"}
+_THIRD = ("SELECT 'tables of components, coverage, images, approvals, rollouts and of what plugins told'",)
+"""Columns that tables of version 2 get: ALTER TABLE … ADD COLUMN IF NOT EXISTS …; whole tables need no line."""
+
+MIGRATIONS: Mapping[int, str] = {2: "SELECT 'suppressions: a table more'", 3: ";".join(_THIRD)}
 """Version → what brings a warehouse of the version before it up to that version, before `schema.sql` is run."""
 
 FIRST_VERSION = 1
