@@ -93,15 +93,17 @@ def _work(attempt: Attempt, context: StepContext) -> StepResult:
     written_out = session.repository.check_out(session.info.commit, attempt.workspace)
     if note := written_out.lfs_note():
         context.log.line(note)
-    if inputs := inputs_of(written):
-        keep_inputs(attempt.workspace, session.repository.files(session.info.commit), inputs)
+    inputs = inputs_of(written)
+    files = session.repository.files(session.info.commit) if inputs else {}
+    if inputs:
+        keep_inputs(attempt.workspace, files, inputs)
     upstream = [made for made in session.upstream_artifacts(written.name) if not made.published]
     for artifact in upstream:
         place_artifact(context, artifact)
     config = worked_out(
         written, partial(session.facts, written.name), {"hash_files": partial(_hash_files, attempt.workspace)}
     )
-    key = result_key(config, context, session.repository, upstream)
+    key = result_key(config, context, files, upstream)
     if key and (known := known_result(context.database, context, key)):
         context.log.line(f"not run again: run {known.reused_from} gave this result for the same inputs")
         return known

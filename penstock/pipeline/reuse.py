@@ -14,8 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from penstock.pipeline import records
 from penstock.pipeline.patterns import matches
 from penstock.pipeline.plan import canonical_json
-from penstock.pipeline.spec import StepFields
-from penstock.sources.git import Repository
+from penstock.pipeline.spec import Model, StepFields
 from penstock.state.tables import results, steps, verdicts
 from penstock.steps.context import Artifact, RunInfo, StepContext, StepResult, Verdict
 
@@ -39,21 +38,22 @@ def keep_inputs(workspace: Path, files: Mapping[str, str], patterns: Sequence[st
 
 
 def result_key(
-    config: StepFields, context: StepContext, repository: Repository, upstream: Sequence[Artifact]
+    config: StepFields, context: StepContext, files: Mapping[str, str], upstream: Sequence[Artifact]
 ) -> str | None:
     """
     SHA-256 of all that the result depends on; None when it cannot be known.
 
     A step that has not named its inputs, or has secrets, is run every time.
+    files: those of the commit, by what marks their content.
     """
     patterns = inputs_of(config)
     if not patterns or config.secrets:
         return None
-    image = getattr(config, "image", None)
-    digest = context.engine.image_digest(image) if image else None
-    if image and digest is None and context.engine.name != "process":
-        return None  # what the image's name stands for may change
-    files = repository.files(context.run.commit)
+    services = {name: context.services[name] for name in getattr(config, "services", ())}
+    images = (getattr(config, "image", None), *(one.image for one in services.values()))
+    digests = {image: context.engine.image_digest(image) for image in images if image}
+    if None in digests.values() and context.engine.name != "process":
+        return None  # what an image's name stands for may change
     known = {
         "type": config.type,
         "does": {key: value for key, value in _values(config).items() if key not in _OF_NO_EFFECT},
@@ -62,12 +62,13 @@ def result_key(
         "artifacts": sorted((made.path, made.kind, made.digest) for made in upstream),
         "engine": context.engine.name,
         "platform": this_platform(),
-        "image": digest,
+        "images": digests,
+        "services": {name: _values(service) for name, service in services.items()},
     }
     return hashlib.sha256(canonical_json(known)).hexdigest()
 
 
-def _values(config: StepFields) -> dict[str, Any]:
+def _values(config: Model) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude_defaults=True, by_alias=True)
 
 
