@@ -7,7 +7,7 @@ import dagster as dg
 
 from penstock.events.dispatch import TAG_STRUCTURE, KnownStructure, op_name, partitions_name, word
 from penstock.pipeline.plan import Node
-from penstock.steps.context import StepResult
+from penstock.steps.context import StepResult, Verdict
 from resources.session import PenstockRun
 
 GRAIN = {
@@ -90,7 +90,7 @@ def _check_result(project: str, node: Node, result: StepResult) -> dg.AssetCheck
         asset_key=asset_key(project, node.name),
         passed=verdict.passed if verdict else result.unneeded,
         severity=dg.AssetCheckSeverity.WARN if result.allowed else dg.AssetCheckSeverity.ERROR,
-        metadata={**(verdict.evidence if verdict else {}), "summary": summary},
+        metadata={**(_evidence_of(verdict) if verdict else {}), "summary": summary},
     )
 
 
@@ -105,15 +105,27 @@ def metadata_of(result: StepResult) -> dict[str, Any]:
     """What can be read where the asset is: verdict, artifacts, outputs, cost."""
     values: dict[str, Any] = {"state": result.state}
     if result.verdict:
-        values |= {**result.verdict.evidence, "summary": result.verdict.summary}
+        values |= {**_evidence_of(result.verdict), "summary": result.verdict.summary}
     values |= {f"artifact/{made.key}": f"sha256:{made.digest} ({made.size_bytes} bytes)" for made in result.artifacts}
-    values |= {
-        f"output/{name}": dg.MetadataValue.url(text) if text.startswith("http") else text
-        for name, text in result.outputs.items()
-    }
+    values |= {f"output/{name}": _clickable(text) for name, text in result.outputs.items()}
     if result.cpu_s is not None:
         values["cpu_s"] = result.cpu_s
     return values
+
+
+def _evidence_of(verdict: Verdict) -> dict[str, Any]:
+    """
+    On what a check was decided.
+
+    Of a deployment: release, digest, environment, url, strategy, health (the last probe's words), and what its
+    verification and its smoke tests said.
+    """
+    return {name: _clickable(value) for name, value in verdict.evidence.items()}
+
+
+def _clickable(value: Any) -> Any:
+    is_address = isinstance(value, str) and value.startswith(("http://", "https://"))
+    return dg.MetadataValue.url(value) if is_address else value
 
 
 def structure_job(known: KnownStructure) -> dg.JobDefinition:

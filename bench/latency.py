@@ -3,10 +3,14 @@ How long after `git push` does a command run, and what does a step cost: Penstoc
 
     python bench/latency.py [--rounds 7] [--skip-buildbot]
 
+and how long after a forge's webhook, which both get byte by byte the same: signed as GitHub signs, to Penstock's
+`/api/v1/hooks/…` and to Buildbot's `/change_hook/github`.
+
 Both run here and now, on defaults: Penstock whole (`penstock up`), Buildbot as one master (SQLite) and one
 local worker. Each has a bare repository with a hook and ten chained steps of `sh -c date`; pushes
 alternate, so that both meet the same machine. The steps' own time stamps are what is measured, from the moment
-before `git push`. Prints medians; the last line is the ratios Penstock / Buildbot. Exit code 1 when one is not below 1.
+before `git push`, or before the webhook is sent. Prints medians; the last line is the ratios Penstock / Buildbot. Exit
+code 1 when one is not below 1.
 
 Buildbot does less for it: it checks nothing out and isolates nothing, while each of Penstock's steps has a
 fresh checkout of the commit and, where bubblewrap is there, a sandbox.
@@ -15,6 +19,8 @@ fresh checkout of the commit and, where bubblewrap is there, a sandbox.
 import argparse
 import contextlib
 import hashlib
+import hmac
+import json
 import os
 import shlex
 import shutil
@@ -25,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -39,10 +46,11 @@ from penstock.processes import spawn, stop_group
 STEPS = 10
 ENDS = ("s0", f"s{STEPS - 1}")
 WARM_UPS = 2
-LIMIT_S = 300
+LIMIT_S = 600
 RUN_LIMIT_S = 60.0
 PAUSE_S = 1.0  # what a run leaves to do at its end is no part of its neighbour's round
 STAMP = "date +%s.%N"
+SECRET = "the-secret-of-the-bench-hooks"
 LOCK = Path(__file__).with_name("buildbot.lock")
 
 MASTER_CFG = """
@@ -54,7 +62,8 @@ BuildmasterConfig = {{
     "schedulers": [schedulers.AnyBranchScheduler(name="push", treeStableTimer=None, builderNames=["ten"])],
     "builders": [util.BuilderConfig(name="ten", workernames=["local"], factory=util.BuildFactory(
         [steps.ShellCommand(name=f"s{{n}}", command=["sh", "-c", "{stamp}"]) for n in range({steps})]))],
-    "www": {{"port": "tcp:{www}:interface=127.0.0.1", "change_hook_dialects": {{"base": True}}}},
+    "www": {{"port": "tcp:{www}:interface=127.0.0.1", "change_hook_dialects": {{"base": True,
+            "github": {{"secret": "{secret}", "strict": True}}}}}},
     "buildbotNetUsageData": None,
     "db": {{"db_url": "sqlite:///state.sqlite"}},
 }}
@@ -110,11 +119,57 @@ class Origin:
         run(["git", "-C", str(self.tree), *author, "commit", "--quiet", "-m", "Count"])
         return run(["git", "-C", str(self.tree), "rev-parse", "HEAD"]).strip()
 
+    def head(self) -> str:
+        """The commit that was made last."""
+        return run(["git", "-C", str(self.tree), "rev-parse", "HEAD"]).strip()
+
     def push(self) -> float:
         """Returns: when it began, seconds since the epoch."""
         began = time.time()
         run(["git", "-C", str(self.tree), "push", "--quiet", "origin", "HEAD:main"], quiet=True)
         return began
+
+
+def delivery(commit: str, before: str) -> bytes:
+    """A push as GitHub tells it."""
+    who: dict[str, Any] = {"name": "bench", "email": "bench@localhost", "username": "bench", "login": "bench"}
+    head: dict[str, Any] = {
+        "id": commit,
+        "message": "Count",
+        "timestamp": "2025-03-01T10:00:00Z",
+        "url": "https://github.test/c",
+    }
+    head |= {"author": who, "committer": who, "added": [], "removed": [], "modified": ["counter"], "distinct": True}
+    repository: dict[str, Any] = {"id": 7, "name": "bench", "full_name": "bench/bench", "owner": who}
+    repository |= {"html_url": "https://github.test/bench/bench", "url": "https://github.test/bench/bench"}
+    told: dict[str, Any] = {
+        "ref": "refs/heads/main",
+        "before": before,
+        "after": commit,
+        "created": False,
+        "deleted": False,
+    }
+    told |= {"forced": False, "commits": [head], "head_commit": head, "repository": repository}
+    return json.dumps({**told, "pusher": who, "sender": who, "compare": "https://github.test/d"}).encode()
+
+
+def send(url: str, body: bytes) -> float:
+    """Post a webhook, signed. Returns: when it began, seconds since the epoch. Raises: SystemExit when refused."""
+    signature = hmac.new(SECRET.encode(), body, hashlib.sha256)
+    sha1 = hmac.new(SECRET.encode(), body, hashlib.sha1).hexdigest()  # Buildbot checks GitHub's older header
+    headers = {
+        "Content-Type": "application/json",
+        "X-GitHub-Event": "push",
+        "X-GitHub-Delivery": str(uuid.uuid4()),
+        "X-Hub-Signature-256": f"sha256={signature.hexdigest()}",
+        "X-Hub-Signature": f"sha1={sha1}",
+    }
+    with httpx.Client(trust_env=False, timeout=RUN_LIMIT_S) as client:
+        began = time.time()
+        answer = client.post(url, content=body, headers=headers)
+    if not answer.is_success:
+        sys.exit(f"latency: {url} answers {answer.status_code}: {answer.text[:300]}")
+    return began
 
 
 def run(argv: Sequence[str], *, quiet: bool = False, env: Mapping[str, str] | None = None) -> str:
@@ -171,23 +226,35 @@ def child(argv: Sequence[str], log: Path, env: Mapping[str, str]) -> Iterator[Ca
 
 
 @contextlib.contextmanager
-def penstock(folder: Path) -> Iterator[Side]:
-    """A whole Penstock with a home of its own, and a project of ten chained steps."""
+def penstock(folder: Path) -> Iterator[tuple[Side, Side]]:
+    """A whole Penstock with a home of its own, and two projects of ten chained steps: one pushed to, one told of."""
     folder.mkdir()
+    (folder / "told").mkdir()
     origin = Origin.make(folder, {"penstock.yaml": pipeline()})
+    told = Origin.make(folder / "told", {"penstock.yaml": pipeline()})
     names = ("API", "DAGSTER", "DASHBOARDS", "CODE", "APPS")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "DAGSTER_"))}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     env |= {"PENSTOCK_HOME": str(folder / "home"), **{f"PENSTOCK_{name}_PORT": str(ports[name]) for name in names}}
     command = Path(sys.executable).with_name("penstock")
+    env["PENSTOCK_VAULT_KEY_FILE"] = str(folder / "vault.key")
     run([str(command), "project", "add", str(origin.bare), "--name", "bench"], env=env)
+    run([str(command), "project", "add", str(told.bare), "--name", "told", "--no-hook"], quiet=True, env=env)
+    run([str(command), "project", "edit", "told", "--not-polled"], quiet=True, env=env)
+    (folder / "secret").write_text(SECRET)
+    given = ("--repository", "bench/bench", "--secret-file", str(folder / "secret"))
+    made = run([str(command), "hook", "add", "told", "github", *given], quiet=True, env=env)
+    hook = next(line.split()[1] for line in made.splitlines() if line.startswith("address"))
     with child([str(command), "up", "--no-example"], folder / "up.log", env) as said:
         until(lambda: "Ctrl-C" in said(), "penstock up", limit_s=150)
         token = (folder / "home" / "token").read_text()
         headers = {"Authorization": f"Bearer {token}"}
         with httpx.Client(base_url=f"http://127.0.0.1:{ports['API']}/api/v1", headers=headers, trust_env=False) as api:
-            yield Side("Penstock", lambda: penstock_push(origin, api))
+            yield (
+                Side("Penstock", lambda: penstock_push(origin, api)),
+                Side("Penstock, webhook", lambda: penstock_told(told, api, hook)),
+            )
 
 
 def pipeline() -> str:
@@ -202,7 +269,18 @@ def pipeline() -> str:
 def penstock_push(origin: Origin, api: httpx.Client) -> Measure:
     """Push, and read the stamps from the steps' logs."""
     commit = origin.commit()
-    pushed_at = origin.push()
+    return penstock_measure(api, commit, origin.push(), "push and hook")
+
+
+def penstock_told(origin: Origin, api: httpx.Client, hook: str) -> Measure:
+    """Push to where no hook is, tell of it as a forge does, and read the stamps from the steps' logs."""
+    before, commit = origin.head(), origin.commit()
+    origin.push()
+    return penstock_measure(api, commit, send(hook, delivery(commit, before)), "webhook")
+
+
+def penstock_measure(api: httpx.Client, commit: str, begun_at: float, first_stage: str) -> Measure:
+    """What a run of a commit took from `begun_at`, seconds since the epoch."""
     time.sleep(PAUSE_S)
 
     def ended() -> Any:
@@ -215,9 +293,9 @@ def penstock_push(origin: Origin, api: httpx.Client) -> Measure:
     stamps = [penstock_stamp(api, found["id"], step) for step in ENDS]
     first = api.get(f"/runs/{found['id']}").raise_for_status().json()["steps"][0]
     event = next(event for event in api.get("/events").json() if event["commit"] == commit)
-    marks = [pushed_at, *map(epoch, (event["received_at"], found["started_at"], first["started_at"])), stamps[0]]
-    stages = ("push and hook", "read, launch, fork, open", "to the first step", "checkout and sandbox")
-    return Measure.of(pushed_at, stamps, {name: marks[place + 1] - marks[place] for place, name in enumerate(stages)})
+    marks = [begun_at, *map(epoch, (event["received_at"], found["started_at"], first["started_at"])), stamps[0]]
+    stages = (first_stage, "read, launch, fork, open", "to the first step", "checkout and sandbox")
+    return Measure.of(begun_at, stamps, {name: marks[place + 1] - marks[place] for place, name in enumerate(stages)})
 
 
 def penstock_stamp(api: httpx.Client, run_id: str, step: str) -> float:
@@ -249,8 +327,8 @@ def buildbot_environment() -> Path:
 
 
 @contextlib.contextmanager
-def buildbot(folder: Path) -> Iterator[tuple[Side, Side]]:
-    """A master with a local worker; told of pushes by its HTTP hook, and by `buildbot sendchange`."""
+def buildbot(folder: Path) -> Iterator[tuple[Side, Side, Side]]:
+    """A master with a local worker; told of pushes by its HTTP hook, by `buildbot sendchange`, and by a forge."""
     bin_dir = buildbot_environment()
     folder.mkdir()
     pb, www = free_ports(2)
@@ -258,7 +336,9 @@ def buildbot(folder: Path) -> Iterator[tuple[Side, Side]]:
     env |= {"PATH": f"{bin_dir}:{env['PATH']}"}
     master, worker = str(folder / "master"), str(folder / "worker")
     (folder / "master").mkdir()
-    (folder / "master" / "master.cfg").write_text(MASTER_CFG.format(pb=pb, www=www, stamp=STAMP, steps=STEPS))
+    (folder / "master" / "master.cfg").write_text(
+        MASTER_CFG.format(pb=pb, www=www, stamp=STAMP, steps=STEPS, secret=SECRET)
+    )
     run([f"{bin_dir}/buildbot", "create-master", "--quiet", master], quiet=True, env=env)
     create = ("create-worker", worker, f"127.0.0.1:{pb}", "local", "secret")
     run([f"{bin_dir}/buildbot-worker", *create], quiet=True, env=env)
@@ -272,6 +352,7 @@ def buildbot(folder: Path) -> Iterator[tuple[Side, Side]]:
         yield (
             _buildbot_side("Buildbot", folder / "http", http_hook(f"{web}/change_hook/base"), api),
             _buildbot_side("Buildbot (sendchange)", folder / "pb", sendchange_hook(bin_dir, pb), api),
+            _told_side(folder / "told", f"{web}/change_hook/github", api),
         )
 
 
@@ -287,6 +368,18 @@ def _buildbot_side(name: str, folder: Path, hook: str, api: httpx.Client) -> Sid
     path.write_text(f"#!/bin/sh\nread before after ref\n{hook}\n")
     path.chmod(0o755)
     return Side(name, lambda: buildbot_push(origin, api))
+
+
+def _told_side(folder: Path, url: str, api: httpx.Client) -> Side:
+    folder.mkdir()
+    origin = Origin.make(folder, {})
+
+    def tell() -> Measure:
+        before, commit = origin.head(), origin.commit()
+        origin.push()
+        return buildbot_measure(api, commit, send(url, delivery(commit, before)))
+
+    return Side("Buildbot, webhook", tell)
 
 
 def http_hook(url: str) -> str:
@@ -307,7 +400,11 @@ def sendchange_hook(bin_dir: Path, port: int) -> str:
 def buildbot_push(origin: Origin, api: httpx.Client) -> Measure:
     """Push, and read the stamps from the steps' logs."""
     commit = origin.commit()
-    pushed_at = origin.push()
+    return buildbot_measure(api, commit, origin.push())
+
+
+def buildbot_measure(api: httpx.Client, commit: str, begun_at: float) -> Measure:
+    """What a build of a commit took from `begun_at`, seconds since the epoch."""
     time.sleep(PAUSE_S)
 
     def ended() -> Any:
@@ -321,7 +418,7 @@ def buildbot_push(origin: Origin, api: httpx.Client) -> Measure:
         sys.exit(f"latency: Buildbot's build ended with {build['state_string']}")
     steps = api.get(f"/builds/{build['buildid']}/steps").raise_for_status().json()["steps"]
     own = {step["name"]: step["stepid"] for step in steps}
-    return Measure.of(pushed_at, [buildbot_stamp(api, own[step]) for step in ENDS])
+    return Measure.of(begun_at, [buildbot_stamp(api, own[step]) for step in ENDS])
 
 
 def buildbot_stamp(api: httpx.Client, step_id: int) -> float:
@@ -355,7 +452,7 @@ def median(measures: Sequence[Measure]) -> tuple[float, float]:
 
 def show(found: Mapping[str, Sequence[Measure]]) -> None:
     """The table: medians with the smallest and largest."""
-    print(f"\n{'medians (from … to)':<22} {'push → first command':>26} {'per step':>26}")
+    print(f"\n{'medians (from … to)':<22} {'begin → first command':>26} {'per step':>26}")
     for name, measures in found.items():
         first, step = median(measures)
         firsts, steps = sorted(one.first_s for one in measures), sorted(one.step_s for one in measures)
@@ -364,16 +461,17 @@ def show(found: Mapping[str, Sequence[Measure]]) -> None:
             f"{step:.3f} s ({steps[0]:.3f} … {steps[-1]:.3f})",
         )
         print(f"{name:<22} {told[0]:>26} {told[1]:>26}")
-    for name in found["Penstock"][0].stages:
-        took = statistics.median(one.stages[name] for one in found["Penstock"])
-        print(f"  of Penstock's: {name:<26} {took:.3f} s")
+    for side in ("Penstock", "Penstock, webhook"):
+        for name in found[side][0].stages:
+            took = statistics.median(one.stages[name] for one in found[side])
+            print(f"  of {side:<22} {name:<26} {took:.3f} s")
     print(
         f"isolation: Penstock {'bubblewrap' if bubblewrap() else 'none'}, Buildbot none; load {os.getloadavg()[0]:.1f}"
     )
 
 
 def main() -> int:
-    """Returns: 0 when both ratios are below 1 (or Buildbot was left out), else 1."""
+    """Returns: 0 when all ratios are below 1 (or Buildbot was left out), else 1."""
     parser = argparse.ArgumentParser(description="push → first command and per-step cost, beside Buildbot")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--skip-buildbot", action="store_true")
@@ -384,7 +482,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
         folder.chmod(0o711)  # as root, PostgreSQL's own user passes through
-        sides = [stack.enter_context(penstock(folder / "penstock"))]
+        sides = [*stack.enter_context(penstock(folder / "penstock"))]
         if not options.skip_buildbot:
             sides += stack.enter_context(buildbot(folder / "buildbot"))
         found = measure(sides, options.rounds)
@@ -394,8 +492,9 @@ def main() -> int:
         return 0
     (our_first, our_step), (their_first, their_step) = median(found["Penstock"]), median(found["Buildbot"])
     first, step = our_first / their_first, our_step / their_step
-    print(f"first_command_ratio={first:.2f} per_step_ratio={step:.2f}")
-    return 0 if first < 1 and step < 1 else 1
+    webhook = median(found["Penstock, webhook"])[0] / median(found["Buildbot, webhook"])[0]
+    print(f"first_command_ratio={first:.2f} per_step_ratio={step:.2f} webhook_first_command_ratio={webhook:.2f}")
+    return 0 if max(first, step, webhook) < 1 else 1
 
 
 if __name__ == "__main__":

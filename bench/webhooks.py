@@ -9,13 +9,13 @@ under another id. All are signed as GitHub does. With --kill the API is killed w
 started again, and what was not answered is sent again, as forges do. The dispatcher is at work as always: it reads
 every pipeline, and finds that Dagster is away.
 
-Prints the answers' times in ms and what was found in the inbox; exit code 1 when an event is missing or there twice,
-or p99 is 250 ms or more (without --kill).
+Prints the answers' times in ms and HTTP statuses, and what was found in the inbox; exit code 1 when an event is missing
+or there twice, or p99 is 250 ms or more (without --kill). What is not over in --limit seconds is stopped, and says what
+was answered until then.
 """
 
 import argparse
 import asyncio
-import contextlib
 import hashlib
 import hmac
 import json
@@ -44,7 +44,7 @@ from penstock.vault import open_vault
 from penstock.webhooks.hooks import add_hook, new_secret
 
 ACCEPTED = 202
-P99_LIMIT_MS, SETTLE_LIMIT_S, UP_LIMIT_S = 250.0, 300.0, 120.0
+P99_LIMIT_MS, SETTLE_LIMIT_S, UP_LIMIT_S, ANSWER_LIMIT_S = 250.0, 300.0, 120.0, 30.0
 PIPELINE = "version: 1\nsteps: [{name: hello, type: step.shell_exec, commands: [echo hello]}]\n"
 _IDENTITY = ("-c", "user.name=bench", "-c", "user.email=bench@localhost")
 
@@ -110,6 +110,7 @@ class Sender:
             secret,
         )
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self.statuses: Counter[str] = Counter()
 
     async def send(self, body: bytes, delivery: str) -> int:
         """Returns: the answer's status. Raises: OSError, asyncio.IncompleteReadError when the API is away."""
@@ -129,7 +130,9 @@ class Sender:
             writer.close()
             raise
         self._free.append((reader, writer))
-        return int(answer.split(b" ", 2)[1])
+        status = int(answer.split(b" ", 2)[1])
+        self.statuses[str(status)] += 1
+        return status
 
 
 async def storm(sender: Sender, bodies: list[bytes], sends: list[tuple[int, str]], seconds: float) -> list[float]:
@@ -142,9 +145,12 @@ async def storm(sender: Sender, bodies: list[bytes], sends: list[tuple[int, str]
     async def send(due_s: float, number: int, delivery: str) -> float:
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
         while True:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                if await sender.send(bodies[number], delivery) == ACCEPTED:
-                    return time.monotonic() - due_s
+            try:
+                async with asyncio.timeout(ANSWER_LIMIT_S):
+                    if await sender.send(bodies[number], delivery) == ACCEPTED:
+                        return time.monotonic() - due_s
+            except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+                sender.statuses[type(error).__name__] += 1
             await asyncio.sleep(0.5)
             due_s = time.monotonic()
 
@@ -169,16 +175,26 @@ def start_api(env: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
     raise SystemExit(f"the API did not come up: {(folder / 'api.log').read_text()[-2000:]}")
 
 
-def send_all(seconds: float) -> None:
+def send_all(seconds: float, limit_s: float) -> None:
     """The sender's own process: its work is not to stand in the way of its clock."""
     given = json.loads(sys.stdin.read())
     bodies = [body_of(number, commit) for number, commit in enumerate(given["commits"])]
-    times = asyncio.run(storm(Sender(given["url"], given["secret"]), bodies, given["sends"], seconds))
-    print(json.dumps(times))
+    sender = Sender(given["url"], given["secret"])
+
+    async def bounded() -> list[float]:
+        async with asyncio.timeout(limit_s):
+            return await storm(sender, bodies, given["sends"], seconds)
+
+    try:
+        times = asyncio.run(bounded())
+    except TimeoutError:
+        told = ", ".join(f"{count} × {status}" for status, count in sender.statuses.most_common()) or "nothing"
+        sys.exit(f"webhooks: not every delivery was taken within {limit_s:.0f} s; answered: {told}")
+    print(json.dumps({"times": times, "statuses": sender.statuses}))
 
 
 def settle(database: sa.Engine) -> float:
-    """Wait until nothing is waiting. Returns: seconds that it took."""
+    """Wait until nothing is waiting. Returns: seconds it took. Raises: SystemExit with what still waits, and why."""
     begun = time.monotonic()
     waiting = sa.select(sa.func.count()).select_from(deliveries).where(deliveries.c.state == "received")
     while time.monotonic() - begun < SETTLE_LIMIT_S:
@@ -186,7 +202,11 @@ def settle(database: sa.Engine) -> float:
             if not connection.execute(waiting).scalar_one():
                 return time.monotonic() - begun
         time.sleep(0.05)
-    raise SystemExit("deliveries are still waiting")
+    why = sa.select(deliveries.c.reason, sa.func.count()).where(deliveries.c.state == "received")
+    with database.connect() as connection:
+        left = connection.execute(why.group_by(deliveries.c.reason)).all()
+    told = "; ".join(f"{count} × {reason or 'not looked at'}" for reason, count in left)
+    raise SystemExit(f"webhooks: deliveries still wait after {SETTLE_LIMIT_S:.0f} s: {told}")
 
 
 def report(database: sa.Engine, times: list[float], commits: list[str], took_s: float) -> int:
@@ -225,6 +245,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
             given: dict[str, Any] = {"url": url, "secret": secret, "commits": commits}
             given["sends"] = plan(commits, random.Random(4))
             words = [sys.executable, __file__, "--send", "--seconds", str(arguments.seconds)]
+            words += ["--limit", str(arguments.limit)]
             sender = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             assert sender.stdin is not None
             sender.stdin.write(json.dumps(given).encode())
@@ -235,7 +256,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 process = start_api(env, folder)
-            times = json.loads(sender.communicate()[0])
+            times = answered(sender, arguments.limit, folder)
             code = report(database, times, commits, settle(database))
         finally:
             process.terminate()
@@ -244,16 +265,32 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
     return code or int(not arguments.kill and p99_ms >= P99_LIMIT_MS)
 
 
+def answered(sender: subprocess.Popen[bytes], limit_s: float, folder: Path) -> list[float]:
+    """The answers' seconds; prints their statuses. Raises: SystemExit with the API's last words when there are none."""
+    try:
+        said = sender.communicate(timeout=limit_s + UP_LIMIT_S)[0]
+    except subprocess.TimeoutExpired:
+        sender.kill()
+        sender.wait()
+        said = b""
+    if not said:
+        raise SystemExit(f"webhooks: the storm did not end; the API said: {(folder / 'api.log').read_text()[-2000:]}")
+    told = json.loads(said)
+    print("statuses: " + ", ".join(f"{count} × {status}" for status, count in told["statuses"].items()))
+    return list(told["times"])
+
+
 def main() -> int:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deliveries", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--limit", type=float, default=120.0, help="seconds for all answers")
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--send", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.send:
-        send_all(arguments.seconds)
+        send_all(arguments.seconds, arguments.limit)
         return 0
     with tempfile.TemporaryDirectory(prefix="ps", dir="/tmp") as folder:
         Path(folder).chmod(0o711)

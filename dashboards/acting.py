@@ -42,13 +42,22 @@ def cancel_run(run_id: str) -> None:
     ask("POST", f"/api/v1/runs/{quote(run_id)}/cancel")
 
 
-def ask(method: str, path: str, **options: Any) -> httpx.Response:
+def answer_request(request_id: int, verb: str, why: str, digest: str | None) -> None:
+    """verb: approve, reject or withdraw. digest: of what was looked at. Raises: PenstockError."""
+    said = {"why": why, "how": "page"} | ({"digest": digest} if digest else {})
+    ask("POST", f"/api/v1/approvals/{request_id}/{verb}", json=said)
+
+
+def ask(method: str, path: str, *, version: int | None = None, **options: Any) -> httpx.Response:
     """
-    What the API answers to this machine's token. options: of httpx's request.
+    What the API answers to this machine's token.
+
+    version: of what is to change, as it was read; refused if it is another by now. options: of httpx's request.
 
     Raises: PenstockError in the API's words, PlatformError when it does not answer.
     """
     headers = {"Authorization": f"Bearer {read_local_token(settings())}"}
+    headers |= {} if version is None else {"If-Match": f'"{version}"'}
     try:
         response = _client().request(method, path, headers=headers, **options)
     except httpx.HTTPError:

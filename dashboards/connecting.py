@@ -59,6 +59,7 @@ def show_connection(connection: Mapping[str, Any]) -> None:
                 if connection["has_login"]
                 else "none",
                 "hook": hook or "none",
+                "answers": "the forge is told how runs stand" if connection["answers"] else "none",
                 "polled": "every 30 s" if project["polled"] else "no",
             }
         )

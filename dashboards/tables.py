@@ -69,22 +69,29 @@ def live_table(services: Iterable[LiveService], seen: pd.DataFrame) -> Html:
 
 
 def _live_row(live: LiveService, seen: pd.DataFrame) -> tuple[Content, ...]:
-    release, row = live.release, _row_of(live.release, seen)
+    release, row = live.release, row_of(live.release, seen)
     title = None if row is None else known(row["title"])
     address = web_link(live.url, live.url.removeprefix("http://")) if live.url else None
     return (
-        tag("strong", f"{release.service.project}/{release.service.name}"),
+        tag("strong", service_link(release.service.project, release.service.environment, release.service.name)),
         release.service.environment,
         address,
         join((f"{release.number} by run ", run_link(release.run_id))),
         commit(release.commit),
         title,
         ago(release.live_at),
-        _weakness(row),
+        weakness_of(row),
     )
 
 
-def _row_of(release: Release, seen: pd.DataFrame) -> "pd.Series[object] | None":
+def service_link(project: str, environment: str, service: str) -> Html:
+    """A service's name, leading to its releases."""
+    named = {"environment": environment, "project": project, "service": service}
+    return page_link("deployments", f"{project}/{service}", **named)
+
+
+def row_of(release: Release, seen: pd.DataFrame) -> "pd.Series[object] | None":
+    """What the warehouse knows of a live release. seen: `queries.live_releases`."""
     if seen.empty:
         return None
     service = release.service
@@ -93,7 +100,8 @@ def _row_of(release: Release, seen: pd.DataFrame) -> "pd.Series[object] | None":
     return None if rows.empty else rows.iloc[0]
 
 
-def _weakness(row: "pd.Series[object] | None") -> Html:
+def weakness_of(row: "pd.Series[object] | None") -> Html:
+    """The open findings of a live release's commit, or why they are not known."""
     if row is None:
         return tag("span", "not in the warehouse yet", class_="ps-muted")
     if not row["scanned"]:

@@ -10,6 +10,7 @@ One tree for every error that a user may see.
     ├── NotFoundError             exit 2   a name that nothing answers to
     ├── ConflictError             exit 2   it changed meanwhile, or something lives on it
     ├── AccessError               exit 2   wrong or missing token, signature, permission
+    │   └── ForbiddenError        we know who asks, and that person may not
     ├── StepFailure               exit 1   the work itself failed: a test, a gate, a command
     ├── StepTimeout               exit 4   the work took longer than its limit
     ├── Cancelled                 exit 130 somebody stopped it
@@ -73,6 +74,10 @@ class AccessError(PenstockError):
     """A token, signature or permission that is missing or wrong."""
 
     exit_code = 2
+
+
+class ForbiddenError(AccessError):
+    """It is known who asks, and that person or token may not."""
 
 
 class StepFailure(PenstockError):

@@ -18,7 +18,9 @@ FORGES = (
     *("azure-devops", "aws-codecommit", "git"),
 )
 _LOGIN = "user:token, a token, or an SSH key. It goes to the vault and is not shown again."
-_TOKEN = "Makes the hook. Default: the login's token. It goes to the vault and is not shown again."
+_TOKEN = (
+    "Makes the hook, shows how runs stand. Default: the login's token. It goes to the vault and is not shown again."
+)
 _PUBLIC = "Where the forge reaches Penstock's API, such as https://ci.example.org; empty: Penstock's own address."
 
 
@@ -56,10 +58,11 @@ def _new() -> None:
         token = st.text_input("Token for the forge's API", type="password", help=_TOKEN, placeholder="the login's")
         public = st.text_input("Penstock's public address", help=_PUBLIC)
         hook = st.checkbox("Let the forge tell of pushes, tags, pull requests and releases", value=True)
+        answers = st.checkbox("Show how runs stand at the forge, where there is a token", value=True)
         sent = st.form_submit_button("Connect", type="primary")
     if sent:
         body = {"url": url.strip(), "hook": hook, "name": _given(name), "login": _given(login), "token": _given(token)}
-        body |= {"public_url": _given(public), "forge": None if forge == FORGES[0] else forge}
+        body |= {"answers": answers, "public_url": _given(public), "forge": None if forge == FORGES[0] else forge}
         _connect(body)
 
 

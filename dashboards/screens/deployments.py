@@ -1,14 +1,39 @@
-"""What is live, where it answers, how well a team delivers, and every release before."""
+"""
+What is where, what is on its way, how well a team delivers, and every release before.
+
+With a service in the address: that service, its history and what people may do to it.
+"""
+
+from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
 
 from dashboards.charts import deployments_by_week, lead_time_by_week
 from dashboards.filters import period_filter
-from dashboards.markup import Column, Content, join, page_link, table, tag, tiles
-from dashboards.reading import LiveService, lake, live_services
-from dashboards.showing import commit, empty, head, known, moment, put, run_link, said_plainly, section, span, state
-from dashboards.tables import live_table, shortened
+from dashboards.markup import Column, Content, join, page_link, table, tag, tiles, web_link
+from dashboards.reading import LiveService, database, lake, live_services
+from dashboards.releasing import service_of
+from dashboards.rolling import live_list, under_way
+from dashboards.service_view import replicas, show_service
+from dashboards.showing import (
+    ago,
+    commit,
+    empty,
+    head,
+    known,
+    moment,
+    put,
+    run_link,
+    said_plainly,
+    section,
+    span,
+    state,
+)
+from dashboards.tables import row_of, service_link, shortened, weakness_of
+from penstock.deploy.looking import Running, running
+from penstock.deploy.pins import Pin, list_pins
+from penstock.deploy.plan import Service
 from penstock.warehouse import delivery, queries, views
 
 COLUMNS = (
@@ -22,6 +47,11 @@ COLUMNS = (
     Column("made"),
     Column("live for"),
     Column("run"),
+)
+WHERE = (
+    *(Column("service"), Column("environment"), Column("release"), Column("commit"), Column("title", "wide")),
+    *(Column("live since"), Column("instances"), Column("pinned"), Column("address")),
+    Column("open findings of that commit"),
 )
 DELIVERY_COLUMNS = (
     Column("project", "wide"),
@@ -47,7 +77,7 @@ def _row(row: "pd.Series[object]") -> tuple[Content, ...]:
     return (
         state(str(row["state"])),
         f"#{int(row['number'])}",
-        f"{row['project']}/{row['service']}",
+        service_link(str(row["project"]), str(row["environment"]), str(row["service"])),
         row["environment"],
         commit(str(row["commit"])),
         join((known(row["title"]) or "", why)),
@@ -66,12 +96,43 @@ def is_wanted(live: LiveService, project: str | None, environment: str | None) -
     )
 
 
+@st.cache_data(ttl=2, show_spinner=False)
+def _state_of(release_ids: tuple[str, ...]) -> tuple[dict[str, Running], tuple[Pin, ...]]:
+    with database().connect() as connection:
+        return dict(running(connection, release_ids)), tuple(list_pins(connection))
+
+
+def _where_row(live: LiveService, here: Running | None, pin: Pin | None, seen: pd.DataFrame) -> tuple[Content, ...]:
+    release, row = live.release, row_of(live.release, seen)
+    service = release.service
+    return (
+        tag("strong", service_link(service.project, service.environment, service.name)),
+        service.environment,
+        join((f"#{release.number} by run ", run_link(release.run_id))),
+        commit(release.commit),
+        None if row is None else known(row["title"]),
+        ago(release.live_at),
+        replicas(release, here),
+        tag("span", f"by {pin.actor}", title=str(pin), class_="ps-state warn") if pin else None,
+        web_link(live.url, live.url.removeprefix("http://")) if live.url else None,
+        weakness_of(row),
+    )
+
+
+def _where(services: Sequence[LiveService]) -> None:
+    counts, pins = _state_of(tuple(each.release.id for each in services))
+    held: dict[Service, Pin] = {pin.service: pin for pin in pins}
+    seen = lake(queries.live_releases)
+    rows = (_where_row(one, counts.get(one.release.id), held.get(one.release.service), seen) for one in services)
+    put(table(WHERE, rows, caption="What is where right now"))
+
+
 def _live(project: str | None = None, environment: str | None = None) -> None:
     services = live_services()
-    section("Live", "the release that traffic goes to")
+    section("Live", "the release that traffic goes to; a service leads to its history, rollback and pins")
     wanted = [each for each in services if is_wanted(each, project, environment)]
     if wanted:
-        put(live_table(wanted, lake(queries.live_releases)))
+        _where(wanted)
     elif services:
         put(tag("p", "Nothing there is live.", class_="ps-muted"))
     else:
@@ -79,6 +140,13 @@ def _live(project: str | None = None, environment: str | None = None) -> None:
             "Nothing is deployed. Add a step like this to a penstock.yaml and push, while `penstock up` runs:",
             "- name: deploy\n  type: step.deploy\n  needs: [test]",
         )
+
+
+def _under_way() -> None:
+    found = under_way()
+    if found:
+        section("Under way", "renewed every second")
+        live_list(found)
 
 
 def _delivery_row(row: "pd.Series[object]", environment: str) -> tuple[Content, ...]:
@@ -161,9 +229,11 @@ def _history(project: str | None, environment: str | None) -> None:
 def _show() -> None:
     every = lake(views.releases)
     if every.empty:
+        _under_way()
         _live()
         return
     project, environment, days = _filters(every)
+    _under_way()
     _live(project, environment)
     _delivery(project, measured_environment(every, environment), days)
     _history(project, environment)
@@ -171,4 +241,7 @@ def _show() -> None:
 
 head("Deployments")
 with said_plainly():
-    _show()
+    if chosen := service_of(st.query_params.to_dict()):
+        show_service(chosen)
+    else:
+        _show()

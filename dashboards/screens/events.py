@@ -74,13 +74,13 @@ def _lists(project: str | None) -> None:
     with said_plainly():
         events = asked("GET", "events", project=project, limit=str(LIMIT))
         deliveries = asked("GET", "deliveries", project=project, limit=str(LIMIT))
-        refused = [hook for hook in asked("GET", "hooks", project=project) if hook["refused"]]
+        refused = [hook for hook in asked("GET", "hooks", project=project) if hook["refused"] or hook["refused_reason"]]
         _show_events(events)
         if deliveries:
             section("Deliveries", "what forges sent, newest first")
             put(table(DELIVERIES, map(_delivery_row, deliveries), caption="Deliveries, newest first"))
         if refused:
-            section("Not believed", "counted, and nothing else is kept of them")
+            section("Not believed", "counted, and nothing else is kept of them; and queues that cannot be read")
             put(table(HOOKS, map(_hook_row, refused), caption="Hooks with deliveries that were not believed"))
 
 

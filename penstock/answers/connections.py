@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from penstock.errors import InputError, NotFoundError
 from penstock.forges.clients import CLIENTS, Link, Place, open_client
 from penstock.forges.clients.wire import check_base
-from penstock.sources.projects import get_project
+from penstock.sources.projects import Project, check_token, forge_token, get_project, keep_token
 from penstock.state.tables import connections
 from penstock.vault import Vault
 from penstock.webhooks.hooks import VAULT_PROJECT, repository_in
@@ -52,7 +52,9 @@ class Options:
 @attrs.frozen
 class Connection:
     """
-    One project's forge. secret: its name in the vault. created_at: what was over before is not told.
+    One project's forge. created_at: what was over before is not told.
+
+    secret: the name of a token of its own in the vault's `penstock-hooks`, as older homes may have; else empty.
 
     failures, reason, again_at: how it went of late.
     """
@@ -118,7 +120,7 @@ def connect(
     """
     Tell a forge of a project's runs from now on; called again, it changes how.
 
-    secret: the token, kept in the vault out of every step's reach; None keeps the present one.
+    secret: becomes the project's token, for everything that its forge is asked; None: that is there already.
     url, repository: None takes them from the project's address.
     Raises: NotFoundError for a project or forge that is not there, InputError, AccessError for what cannot be used.
     """
@@ -126,28 +128,79 @@ def connect(
         raise NotFoundError(f'no forge is called "{forge}"', remedy=f"take one of {', '.join(CLIENTS)}")
     link, options = link or Link(), options or Options()
     _check_options(options)
-    address = get_project(database, project).url
-    url = (url or api_url(forge, address)).rstrip("/")
+    known = get_project(database, project)
+    url = (url or api_url(forge, known.url)).rstrip("/")
     check_base(url, link.allow_private)
-    place = Place(forge, url, _repository(repository, address))
-    name = f"token-{project}"
-    told = secret.strip() if secret else vault.read(VAULT_PROJECT, name).decode()
-    _check_token(told)
+    place = Place(forge, url, _repository(repository, known.url))
+    former = _own_secret(database, project)
+    told = check_token(secret) if secret else _present_token(vault, known, former)
     open_client(place, told, link).close()
     if secret:
-        vault.write(VAULT_PROJECT, name, told.encode())
-    row: dict[str, Any] = {
-        "project": project,
-        "forge": forge,
-        "url": url,
-        "repository": place.repository,
-        "secret": name,
-    }
-    row |= {"options": attrs.asdict(options), "failures": 0, "reason": None, "again_at": None}
+        keep_token(database, vault, known, told)
+    row: dict[str, Any] = {"project": project, "forge": forge, "url": url, "repository": place.repository}
+    row |= {"secret": "" if secret else former, "options": attrs.asdict(options)}
+    row |= {"failures": 0, "reason": None, "again_at": None}
     made = insert(connections).values(**row)
     with database.begin() as connection:
         connection.execute(made.on_conflict_do_update(index_elements=["project"], set_=row))
+    if secret:
+        _forget(vault, former)
     return get_connection(database, project)
+
+
+def _own_secret(database: sa.Engine, project: str) -> str:
+    with database.connect() as connection:
+        found = connection.execute(sa.select(connections.c.secret).where(connections.c.project == project)).scalar()
+    return found or ""
+
+
+def _present_token(vault: Vault, project: Project, own: str) -> str:
+    token = vault.read(VAULT_PROJECT, own).decode().strip() if own else forge_token(vault, project)
+    if not token:
+        remedy = f"give it one: penstock project edit {project.name} --token-file FILE"
+        raise NotFoundError("there is no token for its forge", where=project.name, remedy=remedy)
+    return token
+
+
+def read_token(database: sa.Engine, vault: Vault, of: Connection) -> str:
+    """
+    What opens the forge.
+
+    Raises: NotFoundError where there is no token, PlatformError when the vault is away.
+    """
+    return _present_token(vault, get_project(database, of.project), of.secret)
+
+
+def forge_access(database: sa.Engine, vault: Vault, project: str, forge: str) -> tuple[Place, str] | None:
+    """
+    Where the project's forge is asked, and its token; None without a token.
+
+    Raises: NotFoundError, InputError where the place cannot be told, PlatformError when the vault is away.
+    """
+    answered = {found.project: found for found in list_connections(database)}.get(project)
+    if answered and answered.forge == forge:
+        return answered.place, read_token(database, vault, answered)
+    known = get_project(database, project)
+    token = forge_token(vault, known)
+    if token is None:
+        return None
+    url = known.connection.api_url or api_url(forge, known.url)
+    return Place(forge, url.rstrip("/"), _repository(None, known.url)), token
+
+
+def use_projects_token(database: sa.Engine, vault: Vault, project: str) -> None:
+    """From now on the project's token alone is asked for; one that answers had of their own is forgotten."""
+    own = _own_secret(database, project)
+    if own:
+        change = sa.update(connections).where(connections.c.project == project)
+        with database.begin() as connection:
+            connection.execute(change.values(secret=""))
+        _forget(vault, own)
+
+
+def _forget(vault: Vault, name: str) -> None:
+    if name and name in {held.name for held in vault.names(VAULT_PROJECT)}:
+        vault.remove(VAULT_PROJECT, name)
 
 
 def _repository(given: str | None, address: str) -> str:
@@ -157,12 +210,6 @@ def _repository(given: str | None, address: str) -> str:
     if any(ord(char) < 33 or char in "?#%\\" for char in found) or ".." in found.split("/"):
         raise InputError("this is no name of a repository", where=found[:100])
     return found
-
-
-def _check_token(secret: str) -> None:
-    """A line break in a header would be a second header."""
-    if not secret or (not secret.startswith("{") and not (secret.isascii() and secret.isprintable())):
-        raise InputError("this is no token", where="secret", remedy="give one line of ASCII, or JSON")
 
 
 def _check_options(options: Options) -> None:
@@ -194,12 +241,11 @@ def connection_of(row: Mapping[Any, Any]) -> Connection:
 
 def disconnect(database: sa.Engine, vault: Vault, project: str) -> None:
     """
-    Tell the forge nothing more; what it shows stays there. The token is forgotten.
+    Tell the forge nothing more; what it shows stays there, and the project keeps its token.
 
     Raises: NotFoundError.
     """
     found = get_connection(database, project)
     with database.begin() as connection:
         connection.execute(sa.delete(connections).where(connections.c.project == project))
-    if found.secret in {held.name for held in vault.names(VAULT_PROJECT)}:
-        vault.remove(VAULT_PROJECT, found.secret)
+    _forget(vault, found.secret)

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from penstock.answers import outbox
-from penstock.answers.connections import Connection
+from penstock.answers.connections import Connection, read_token
 from penstock.answers.difference import Difference, read_difference
 from penstock.answers.outbox import Item
 from penstock.answers.texts import comment_text
@@ -36,7 +36,6 @@ from penstock.sources.projects import get_project
 from penstock.vault import Vault, open_vault
 from penstock.warehouse.home import warehouse_location
 from penstock.webhooks.addresses import allowed_hosts
-from penstock.webhooks.hooks import VAULT_PROJECT
 
 _log = logging.getLogger(__name__)
 LOOK_EVERY_S, TIDY_EVERY_S = 1.0, 3600.0
@@ -138,7 +137,7 @@ class Deliverer:
         """Raises: whatever the vault raises, InputError for a secret that cannot be one of this forge."""
         if self._vault is None:
             self._vault = open_vault(self._settings)
-        secret = self._vault.read(VAULT_PROJECT, of.secret).decode().strip()
+        secret = read_token(self._database, self._vault, of)
         key, known = (of.place, secret), self._clients.get(of.project)
         if known and known[0] == key:
             return known[1]

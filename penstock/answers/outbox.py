@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 from penstock.answers.connections import Connection, connection_of
-from penstock.answers.skipping import is_left_out_by_rule
 from penstock.answers.texts import status_line
 from penstock.errors import NotFoundError
 from penstock.sources.projects import is_commit
@@ -192,7 +191,8 @@ def _of_events(told: Mapping[str, Connection], rows: Iterable[sa.RowMapping], ru
         of = told.get(event["project"])
         if of is None or not of.options.skipped or event["received_at"] < of.created_at:
             continue
-        if not is_commit(event["commit"]) or not is_left_out_by_rule(event["reason"] or ""):
+        # A commit that cannot be fetched, or that a newer one overtook, was not looked at: no success is told of it.
+        if not is_commit(event["commit"]) or not event["by_rule"]:
             continue
         request = event["about"].get("pull_request") or {}
         wanted = {

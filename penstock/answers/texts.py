@@ -18,7 +18,7 @@ _PLAIN: Final = {
     "cancelled": "cancelled",
     "timed_out": "took too long",
     "skipped": "skipped",
-    "waiting": "waits for approval",
+    "waiting": "waits",
     "infra_error": "Penstock could not do it",
 }
 _ENDED_BY_WORK = ("succeeded", "failed", "timed_out")

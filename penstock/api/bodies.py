@@ -6,8 +6,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.api import problems
 
-# They count by themselves: artifacts while they write to the disk, hooks by another limit.
-STREAMED = ("/api/v1/artifacts", "/api/v1/hooks")
+# They count by themselves: artifacts while they write to the disk, the others by limits of their own.
+STREAMED = ("/api/v1/artifacts", "/api/v1/hooks", "/api/v1/plugin-data/metrics", "/api/v1/plugin-data/data")
 
 
 class BodyLimit:

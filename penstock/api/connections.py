@@ -36,6 +36,8 @@ class NewConnection(_Model):
     token: Secret | None = Field(None, description="For the forge's API; default: the login's.")
     hook: bool = Field(default=True, description="Whether the forge is to tell of events.")
     public_url: _Url | None = Field(None, description="Where the forge reaches this API.")
+    api_url: _Url | None = Field(None, description="Where the forge's API begins; default: by the address.")
+    answers: bool = Field(default=True, description="Tell the forge how runs stand, where there is a token.")
 
 
 class ConnectionChange(_Model):
@@ -50,7 +52,7 @@ class ConnectionChange(_Model):
 
 
 class ConnectionOut(_Model):
-    """How a repository is reached: names and facts, no secret."""
+    """How a repository is reached: names and facts, no secret. answers: whether its forge is told how runs stand."""
 
     project: ProjectOut
     forge: str
@@ -59,6 +61,7 @@ class ConnectionOut(_Model):
     has_token: bool
     hook: str | None
     forge_hook: str | None
+    answers: bool
 
     @classmethod
     def of(cls, room: Connecting, project: Project) -> "ConnectionOut":
@@ -71,6 +74,7 @@ class ConnectionOut(_Model):
             has_token=known.token is not None,
             hook=known.hook,
             forge_hook=known.forge_hook,
+            answers=room.is_answered(project),
         )
 
 
@@ -138,8 +142,8 @@ def connect_repository(request: Request, new: NewConnection, actor: Actor) -> Co
     room = _room(request)
     login = new.login.get_secret_value().encode("utf-8", "surrogatepass") if new.login else None
     token = new.token.get_secret_value() if new.token else None
-    wanted = Wanted(new.url, new.name, new.forge, login or None, token or None, new.hook, new.public_url)
-    made = connect(room, wanted)
+    given = (new.url, new.name, new.forge, login or None, token or None, new.hook, new.public_url, new.api_url)
+    made = connect(room, Wanted(*given, answers=new.answers))
     access.record(room.database, actor, "project.add", made.project.name, url=made.project.url)
     return ConnectedOut.of(room, made)
 

@@ -10,6 +10,7 @@ import attrs
 
 from penstock.errors import SettingsError
 from penstock.pipeline.spec import size_bytes
+from penstock.plugins.data.limits import DataLimits
 
 UPLOAD_LIMIT = "PENSTOCK_API_UPLOAD_LIMIT"
 
@@ -21,12 +22,14 @@ class Limits:
 
     upload_bytes: of an artifact. body_bytes: of any other body; a pipeline has 1 MB at most, JSON escapes it.
     look_every_s: how often a log that is followed is looked at. heartbeat_s: its longest silence.
+    plugin_data: of what plugins tell and ask.
     """
 
     upload_bytes: int = 16 * 1024**3
     body_bytes: int = 4 * 1024**2
     look_every_s: float = 0.25
     heartbeat_s: float = 15.0
+    plugin_data: DataLimits = attrs.field(factory=DataLimits)
 
 
 def load_limits(env: Mapping[str, str]) -> Limits:

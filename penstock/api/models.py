@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from penstock.events.inbox import EventRecord
 from penstock.pipeline.log import LogLine
@@ -213,10 +213,10 @@ class StepOut(_Model):
     started_at: datetime | None
     finished_at: datetime | None
     seconds: float | None
-    outputs: dict[str, str] = {}
+    outputs: dict[str, JsonValue] = {}
 
     @classmethod
-    def of(cls, step: StepRecord, outputs: Mapping[str, str]) -> Self:
+    def of(cls, step: StepRecord, outputs: Mapping[str, Any]) -> Self:
         own = {name: getattr(step, name) for name in cls.model_fields if name != "outputs"}
         return cls(**own, outputs=dict(outputs))
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
@@ -12,6 +13,8 @@ from penstock.errors import InputError
 from penstock.pipeline.load import load_spec
 from penstock.pipeline.plan import compile_graph
 from penstock.pipeline.templates import Library, read_template
+from penstock.plugins.checking import PluginCheck
+from penstock.plugins.resolve import InstalledPlugins
 from penstock.settings import Settings
 
 router = APIRouter(tags=["pipelines"])
@@ -65,14 +68,16 @@ async def check_pipeline(request: Request) -> PipelineOut:
 
     One that is wrong is a problem (422) whose `detail` is the line that `penstock check` prints.
     """
-    return await run_in_threadpool(_compiled, await _sent(request), request.app.state.settings)
+    state = request.app.state
+    return await run_in_threadpool(_compiled, await _sent(request), state.settings, state.database)
 
 
-def _compiled(sent: PipelineFile | bytes, settings: Settings) -> PipelineOut:
+def _compiled(sent: PipelineFile | bytes, settings: Settings, database: sa.Engine) -> PipelineOut:
     file = sent if isinstance(sent, bytes) else _encoded(sent.file)
     templates = {} if isinstance(sent, bytes) else {name: _encoded(text) for name, text in sent.templates.items()}
     library = Library(templates.get, lambda pinned: read_template(settings.templates_path, pinned))
-    return PipelineOut.of(compile_graph(load_spec(file, library=library)))
+    plugins = PluginCheck(InstalledPlugins(database))
+    return PipelineOut.of(compile_graph(load_spec(file, library=library, look_at=plugins)))
 
 
 def _encoded(text: str) -> bytes:

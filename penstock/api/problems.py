@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from penstock.errors import (
     AccessError,
     ConflictError,
+    ForbiddenError,
     InputError,
     NotFoundError,
     PenstockError,
@@ -26,6 +27,7 @@ MEDIA_TYPE = "application/problem+json"
 _STATUS: tuple[tuple[type[PenstockError], HTTPStatus], ...] = (
     (NotFoundError, HTTPStatus.NOT_FOUND),
     (ConflictError, HTTPStatus.CONFLICT),
+    (ForbiddenError, HTTPStatus.FORBIDDEN),
     (AccessError, HTTPStatus.UNAUTHORIZED),
     (InputError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (PlatformError, HTTPStatus.SERVICE_UNAVAILABLE),
@@ -33,9 +35,12 @@ _STATUS: tuple[tuple[type[PenstockError], HTTPStatus], ...] = (
 _MEANING = {
     HTTPStatus.BAD_REQUEST: "The body cannot be read.",
     HTTPStatus.UNAUTHORIZED: "A valid token is needed.",
+    HTTPStatus.FORBIDDEN: "The token, or the person whose it is, may not.",
     HTTPStatus.NOT_FOUND: "Nothing answers to that name.",
     HTTPStatus.NOT_ACCEPTABLE: "None of the media types asked for can be given.",
     HTTPStatus.CONFLICT: "It changed meanwhile, or something lives on it.",
+    HTTPStatus.PRECONDITION_FAILED: "Somebody has changed it since it was read.",
+    HTTPStatus.PRECONDITION_REQUIRED: "It is not said which version was read.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is larger than the limit.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is encoded in a way that is not understood.",
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "There are no bytes where the request wants to begin.",
@@ -96,9 +101,14 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _defect)
 
 
+def status_of(error: PenstockError) -> HTTPStatus:
+    """The status with which an error leaves."""
+    return next((code for kind, code in _STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
 async def _penstock(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PenstockError)
-    status = next((code for kind, code in _STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+    status = status_of(error)
     line = re.match(r"[^:]*:(\d+)(?::|$)", error.where or "")
     number = int(line[1]) if line else None
     return answer(status, str(error), where=error.where, what=error.what, remedy=error.remedy, line=number)

@@ -10,6 +10,7 @@ from penstock.api.models import Name, NewProject, ProjectOut
 from penstock.api.problems import problems
 from penstock.connecting.connect import connecting, disconnect
 from penstock.sources import projects
+from penstock.sources.reaching import reach_of
 
 router = APIRouter(tags=["projects"])
 
@@ -24,7 +25,7 @@ def list_projects(request: Request) -> list[ProjectOut]:
 def add_project(request: Request, new: NewProject, actor: Actor) -> ProjectOut:
     """Connect a repository; asks it for its default branch."""
     database = request.app.state.database
-    project = projects.add_project(database, new.name, new.url)
+    project = projects.add_project(database, new.name, new.url, reach=reach_of(request.app.state.settings))
     access.record(database, actor, "project.add", project.name, url=project.url)
     return ProjectOut.of(project)
 

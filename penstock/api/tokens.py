@@ -1,7 +1,5 @@
-"""Tokens: made once, shown never again; the database knows only their hash."""
+"""This machine's own token: made at the first start, in a file of its owner; it lets do everything."""
 
-import hashlib
-import hmac
 import secrets
 from pathlib import Path
 
@@ -9,11 +7,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from penstock.errors import AccessError
+from penstock.people.tokens import PREFIX, SCOPES, hash_of
+from penstock.people.users import LOCAL
 from penstock.settings import Settings, keep_secret
 from penstock.state.tables import tokens
-
-PREFIX = "pst_"
-LOCAL = "local"
 
 
 def token_file(settings: Settings) -> Path:
@@ -27,7 +24,7 @@ def ensure_local_token(database: sa.Engine, settings: Settings) -> None:
     if not path.exists():
         keep_secret(path, PREFIX + secrets.token_urlsafe(32))
     path.chmod(0o600)
-    row = insert(tokens).values(id=LOCAL, hash=_hash(path.read_text()), subject=LOCAL)
+    row = insert(tokens).values(id=LOCAL, hash=hash_of(path.read_text()), subject=LOCAL, scopes=list(SCOPES))
     known = row.on_conflict_do_update(index_elements=["id"], set_={"hash": row.excluded.hash})
     with database.begin() as connection:
         connection.execute(known)
@@ -41,17 +38,3 @@ def read_local_token(settings: Settings) -> str:
         raise AccessError(
             f"cannot read the token: {error.strerror}", where=str(token_file(settings)), remedy="start `penstock up`"
         ) from error
-
-
-def subject_of(database: sa.Engine, token: str) -> str | None:
-    """Whose token this is; None when nobody's, or it has expired."""
-    wanted = sa.select(tokens.c.subject, tokens.c.hash).where(
-        tokens.c.hash == _hash(token), sa.or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > sa.func.now())
-    )
-    with database.connect() as connection:
-        row = connection.execute(wanted).first()
-    return row.subject if row and hmac.compare_digest(row.hash, _hash(token)) else None
-
-
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import State
 
 from penstock.api import access
 from penstock.api.access import Actor
@@ -20,12 +21,16 @@ from penstock.api.bodies import told_length, too_large
 from penstock.api.models import EventOut, Name
 from penstock.api.problems import HttpError, problems
 from penstock.events import inbox
+from penstock.forges.clients import Link
 from penstock.vault import open_vault
 from penstock.webhooks import deliveries, hooks, sns
+from penstock.webhooks.addresses import allowed_hosts
 from penstock.webhooks.deliveries import Delivery
 from penstock.webhooks.hooks import Hook
 from penstock.webhooks.intake import Intake, Receipt, TooFast
 from penstock.webhooks.processor import Processor
+from penstock.webhooks.queues import QueueReaders, Room
+from penstock.webhooks.rereading import Rereader
 
 LARGEST_BODY_BYTES = 25 * 1024**2  # GitHub sends no more
 MOST_HELD_BYTES = 200 * 1024**2  # of bodies that are being received, all together
@@ -41,14 +46,23 @@ async def _working(app: FastAPI) -> AsyncIterator[None]:
     """The intake's thread lives as long as the application."""
     state = app.state
     ask = getattr(state, "sns_get", sns.get)
-    state.intake = Intake(state.database, open_vault(state.settings), certificates=sns.Certificates(ask))
+    link = Link(allowed_hosts(state.settings))
+    vault = partial(open_vault, state.settings)
+    state.intake = Intake(state.database, vault(), certificates=sns.Certificates(ask))
     state.processor = Processor(state.database, state.dispatcher.wake, confirm=ask, tidy=state.intake.note_refused)
+    reread = Rereader(state.database, vault, link)
+    state.unsigned = Processor(state.database, state.dispatcher.wake, confirm=ask, reread=reread)
+    state.queues = QueueReaders(Room(state.database, vault, link, state.processor.wake))
     state.held_bytes = 0
     # Few threads: they wait for one disk, and more of them only wait for each other.
     state.intake_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="intake")
     sys.setswitchinterval(SWITCH_S)
     state.processor.start()
+    state.unsigned.start()
+    state.queues.start()
     yield
+    await run_in_threadpool(state.queues.stop)
+    await run_in_threadpool(state.unsigned.stop)
     await run_in_threadpool(state.processor.stop)
     await run_in_threadpool(state.intake.note_refused)
     state.intake_threads.shutdown()
@@ -141,8 +155,14 @@ async def receive_delivery(request: Request, hook_id: str) -> DeliveryAnswer:
         raise receipt.refusal
     if receipt.number is None:
         return DeliveryAnswer(status="known")
-    state.processor.wake()
+    _wake(state)
     return DeliveryAnswer(status="accepted", delivery=receipt.number)
+
+
+def _wake(state: State) -> None:
+    """Whichever of the two it is for."""
+    state.processor.wake()
+    state.unsigned.wake()
 
 
 async def _read(request: Request) -> tuple[bytes, int]:
@@ -203,7 +223,7 @@ def replay_delivery(request: Request, response: Response, number: Number, actor:
     state = request.app.state
     again = deliveries.replay(state.database, number)
     access.record(state.database, actor, "delivery.replay", str(number), project=again.project)
-    state.processor.wake()
+    _wake(state)
     response.headers["Location"] = f"/api/v1/deliveries/{number}"
     return DeliveryOut.of(again)
 

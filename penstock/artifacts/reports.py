@@ -1,4 +1,4 @@
-"""The raw scan reports that the warehouse refers to: its tables can be built again from them."""
+"""Raw reports of scans and lists of components that the warehouse refers to: from them its tables are built again."""
 
 from penstock.errors import NotFoundError
 from penstock.settings import Settings
@@ -6,6 +6,7 @@ from penstock.settings import Settings
 _REFERRED = """
 SELECT report_sha256 FROM scans WHERE report_sha256 IS NOT NULL
 UNION SELECT report_sha256 FROM ingest_errors WHERE report_sha256 IS NOT NULL
+UNION SELECT report_sha256 FROM sboms WHERE report_sha256 IS NOT NULL
 """
 
 

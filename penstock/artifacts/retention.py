@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from penstock.artifacts.store import ArtifactStore
 from penstock.errors import ConflictError, InputError, NotFoundError
 from penstock.pipeline.records import UNFINISHED
+from penstock.state.plugin_tables import installed_plugins
 from penstock.state.tables import artifacts, caches, releases, results, runs, verdicts
 
 # Blobs are written before they are recorded: what is younger is never removed.
@@ -115,6 +116,7 @@ def sweep(
         kept = {record.digest for record in known if record.id not in gone}
         kept |= {cache.digest for cache in _cache_records(database) if cache not in unused}
         kept |= _release_digests(database, policy)
+        kept |= _plugin_digests(database)
         blobs, size = _remove_blobs(database, store, now - policy.grace, kept | set(reports), dry_run=dry_run)
         leftovers = 0 if dry_run else store.sweep_leftovers(now - LEFTOVERS_AFTER)
         return Swept(going, unused, blobs, size, leftovers, over)
@@ -220,6 +222,11 @@ def _release_digests(database: sa.Engine, policy: Policy) -> set[str]:
         return set(connection.execute(sa.select(kept.c.digest)).scalars())
 
 
+def _plugin_digests(database: sa.Engine) -> set[str]:
+    with database.connect() as connection:
+        return set(connection.execute(sa.select(installed_plugins.c.digest)).scalars())
+
+
 def _forget(database: sa.Engine, going: Sequence[Record]) -> tuple[Record, ...]:
     """Take records off, with the verdicts and results that rest on them. Returns: those that went."""
     gone: set[int] = set()
@@ -276,8 +283,8 @@ def _remove_blobs(
 
 
 def is_recorded(database: sa.Engine, digest: str) -> bool:
-    """Whether an artifact or a cache is on record with that digest."""
-    tables = (artifacts, caches)
+    """Whether an artifact, a cache or an installed plugin is on record with that digest."""
+    tables = (artifacts, caches, installed_plugins)
     found = [sa.exists().where(table.c.digest == digest) for table in tables]
     with database.connect() as connection:
         return bool(connection.execute(sa.select(sa.or_(*found))).scalar())

@@ -29,7 +29,7 @@ def answers() -> None:
 
     Examples:
 
-        penstock answers connect shop github --token-file token
+        penstock answers connect shop github --no-comments
         penstock answers list
     """
 
@@ -41,7 +41,7 @@ def connect(
     *,
     token_file: Annotated[
         Path | None,
-        typer.Option(help="Take the token from this file (- is standard input); default: keep the present one."),
+        typer.Option(help="A file with the project's new token (- is standard input); default: the one that it has."),
     ] = None,
     api_url: Annotated[str | None, typer.Option(help="Where the forge's API begins; default: by its address.")] = None,
     repository: Annotated[str | None, typer.Option(help="The forge's name for it; default: by its address.")] = None,
@@ -60,15 +60,15 @@ def connect(
     ] = None,
 ) -> None:
     """
-    Tell a forge of a project's runs from now on. What the token needs to be allowed is in docs/answers.md.
+    Choose what a forge is told of a project's runs. `penstock project add` has begun it, where it was given a token.
+
+    What the token needs to be allowed is in docs/answers.md.
 
     Examples:
 
-        penstock answers connect shop github --token-file token
-
-        penstock answers connect shop gitea --api-url https://git.example.com/api/v1 --token-file - < token
-
         penstock answers connect shop gitlab --skipped --asset 'dist*'
+
+        penstock answers connect shop gitea --api-url https://git.example.com/forge/api/v1 --repository shop/api
     """
     from penstock.forges.clients import Link
     from penstock.vault import open_vault
@@ -94,7 +94,7 @@ def connect(
 @app.command()
 def disconnect(project: Annotated[str, typer.Argument(help="The project.")]) -> None:
     """
-    Tell a project's forge nothing more, and forget the token.
+    Tell a project's forge nothing more. The project keeps its token.
 
     Examples:
 
@@ -120,12 +120,11 @@ def test(project: Annotated[str, typer.Argument(help="The project.")]) -> None:
     from penstock.forges.clients import Link, open_client
     from penstock.vault import open_vault
     from penstock.webhooks.addresses import allowed_hosts
-    from penstock.webhooks.hooks import VAULT_PROJECT
 
     settings = load_settings()
     with hosted_database(settings) as database:
         found = connected.get_connection(database, project)
-    secret = open_vault(settings).read(VAULT_PROJECT, found.secret).decode()
+        secret = connected.read_token(database, open_vault(settings), found)
     client = open_client(found.place, secret, Link(allowed_hosts(settings)))
     try:
         typer.echo(f"the token sees {client.check()}")

@@ -1,11 +1,15 @@
 """`penstock check`: is this penstock.yaml right?"""
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock.errors import InputError
+from penstock.errors import InputError, PlatformError
+
+if TYPE_CHECKING:
+    from penstock.pipeline.templates import Library
 
 
 def check(
@@ -28,7 +32,10 @@ def check(
     file = path / "penstock.yaml" if path.is_dir() else path
     templates = load_settings(cwd=file.parent.absolute()).templates_path
     library = Library(lambda name: _beside(file, name), lambda pinned: read_template(templates, pinned))
-    graph = compile_graph(load_spec(read_spec(file), file=str(file), library=library))
+    data = read_spec(file)
+    graph = compile_graph(load_spec(data, file=str(file), library=library))
+    if any(step.type == "step.plugin" for step in graph.steps):
+        _check_plugins(data, file, library)
     if as_json:
         import json
 
@@ -37,6 +44,31 @@ def check(
     typer.echo(f"{file}: {len(graph.steps)} steps, graph {graph.hash[:12]}")
     for step in graph.steps:
         typer.echo(f"  {step.name}  {step.type}" + (f"  after {', '.join(step.needs)}" if step.needs else ""))
+
+
+def _check_plugins(data: bytes, file: Path, library: "Library") -> None:
+    """
+    Once more, with the manifests of the plugins that are installed here; what is not installed is told.
+
+    Raises: SpecError for inputs, secrets or a version that do not fit.
+    """
+    from penstock.pipeline.load import load_spec
+    from penstock.plugins.checking import PluginCheck
+    from penstock.plugins.resolve import InstalledPlugins
+    from penstock.settings import load_settings
+    from penstock.state.database import hosted_database, is_there
+
+    settings = load_settings(cwd=file.parent.absolute())
+    look = PluginCheck(None)
+    with ExitStack() as stack:
+        if is_there(settings):
+            try:
+                look = PluginCheck(InstalledPlugins(stack.enter_context(hosted_database(settings))))
+            except PlatformError as error:
+                typer.echo(f"warning: {error}", err=True)
+        load_spec(data, file=str(file), library=library, look_at=look)
+    for line in look.missing:
+        typer.echo(f"warning: {line}", err=True)
 
 
 def _beside(file: Path, name: str) -> bytes | None:

@@ -1,22 +1,29 @@
-"""`penstock events`: what a delivery of a forge means, without a server."""
+"""`penstock events`: what came in, and what a delivery of a forge means."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
+from attrs import frozen
 
 from penstock.errors import EventError, InputError, PenstockError
 from penstock.forges.event import GitEvent, Ignored, Parsed
 from penstock.forges.registry import forge_named, leading
 
+if TYPE_CHECKING:
+    from penstock.events.inbox import EventRecord
+    from penstock.webhooks.deliveries import Delivery, State
+
 app = typer.Typer(no_args_is_help=True, help="Git events of the connected forges.")
 
 _STREAM = "-"
+WIDE = 400  # columns, where the output is no terminal
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -54,6 +61,71 @@ class SeveralEventsLine(EventLine, frozen=True, kw_only=True):
 @app.callback()
 def events() -> None:
     """Git events of the connected forges."""
+
+
+@app.command("list")
+def list_(
+    *,
+    project: Annotated[str | None, typer.Option("--project", help="Of this project alone.")] = None,
+    ignored: Annotated[
+        bool, typer.Option("--ignored", help="Only what started nothing, also of deliveries that were rejected.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
+) -> None:
+    """
+    List events, the newest first, with what became of each and why.
+
+    Examples:
+
+        penstock events list
+        penstock events list --ignored --project shop
+    """
+    from penstock.events.inbox import list_events
+    from penstock.settings import load_settings
+    from penstock.state.database import hosted_database
+    from penstock.webhooks.deliveries import list_deliveries
+
+    with hosted_database(load_settings()) as database:
+        found = list_events(database, project=project, state="ignored" if ignored else None, limit=limit)
+        states: tuple[State, ...] = ("ignored", "rejected")
+        left_out = list_deliveries(database, project=project, states=states, limit=limit) if ignored else ()
+    rows = [*map(_event_row, found), *map(_delivery_row, left_out)]
+    _print_rows(sorted(rows, key=lambda row: row.at, reverse=True)[:limit])
+
+
+@frozen
+class _Row:
+    """What is listed of an event, or of a delivery that made none."""
+
+    at: datetime
+    cells: tuple[str, ...]
+
+
+def _event_row(event: EventRecord) -> _Row:
+    became = f"run {event.run_id[:8]}" if event.run_id else event.state
+    what = (f"event {event.id}", event.project, event.kind, event.ref, event.commit[:12], became, event.reason or "")
+    return _Row(event.received_at, what)
+
+
+def _delivery_row(delivery: Delivery) -> _Row:
+    told = next(iter(delivery.events), {})
+    of = (str(told.get("ref") or ""), str(told.get("commit") or "")[:12])
+    what = (f"delivery {delivery.id}", delivery.project, str(told.get("kind") or ""), *of, delivery.state)
+    return _Row(delivery.received_at, (*what, delivery.reason or ""))
+
+
+def _print_rows(rows: Sequence[_Row]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from penstock.cli.findings_kept import printable
+
+    titles = ("what", "project", "kind", "ref", "commit", "became", "why", "came")
+    table = Table(*titles, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row.cells), f"{row.at:%Y-%m-%d %H:%M:%S}")
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 @app.command(no_args_is_help=True)

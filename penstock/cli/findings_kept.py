@@ -186,6 +186,8 @@ def import_command(
 
         penstock findings import old.sarif -p shop --commit 4f0588f -b main --committed 2025-11-03
     """
+    from penstock.artifacts.store import open_store
+    from penstock.settings import load_settings
     from penstock.warehouse.imports import About, import_report, record_commit
 
     commit, when, author = _commit(commit, committed)
@@ -201,10 +203,11 @@ def import_command(
         base_branch=base,
     )
     failed: list[PenstockError] = []
+    store = open_store(load_settings().artifacts_path)
     with writer() as warehouse:
         for path in files:
             try:
-                _say_imported(path, about, import_report(warehouse, path, about))
+                _say_imported(path, about, import_report(warehouse, path, about, store.put_bytes))
             except ReportError as error:
                 failed.append(error)
                 typer.echo(f"penstock: {error}", err=True)

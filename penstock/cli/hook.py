@@ -54,6 +54,7 @@ def add(
     subscription: Annotated[str | None, typer.Option(help="Azure DevOps: the subscription's id.")] = None,
     azure_project: Annotated[str | None, typer.Option(help="Azure DevOps: the project's id.")] = None,
     topic_arn: Annotated[str | None, typer.Option(help="CodeCommit: the SNS topic that is believed.")] = None,
+    queue_url: Annotated[str | None, typer.Option(help="CodeCommit: the SQS queue that is read.")] = None,
 ) -> None:
     """
     Make an address for a forge, and a secret that is shown this once.
@@ -67,12 +68,14 @@ def add(
         penstock hook add shop azure-devops --subscription ID --azure-project ID
 
         penstock hook add shop aws-codecommit --topic-arn arn:aws:sns:eu-central-1:123456789012:pushes
+
+        penstock hook add shop aws-codecommit --queue-url https://sqs.eu-central-1.amazonaws.com/123456789012/pushes
     """
     from penstock.vault import open_vault
 
     settings = load_settings()
     secret = None if forge in hooks.WITHOUT_SECRET else _given(secret_file) or hooks.new_secret(signing=signing)
-    pins = Pins(username, subscription, azure_project, topic_arn)
+    pins = Pins(username, subscription, azure_project, topic_arn, queue_url)
     with hosted_database(settings) as database:
         made = hooks.add_hook(
             database, open_vault(settings), project, forge, secret=secret, repository=repository, pins=pins
@@ -82,6 +85,10 @@ def add(
 
 def _show(settings: Settings, made: Hook, secret: str | None) -> None:
     typer.echo(f"hook     {made.id}")
+    if made.pins.queue_url and not made.pins.topic_arn:
+        typer.echo(f"queue    {made.pins.queue_url}")
+        typer.echo("It is read while Penstock is up, with the project's AWS key.", err=True)
+        return
     typer.echo(f"address  {settings.api_url}{made.path}")
     if made.forge == "azure-devops":
         typer.echo(f"user     {made.pins.username}")
@@ -104,7 +111,7 @@ def list_(project: ProjectName = None) -> None:
     table = Table("hook", "project", "forge", "repository", "secrets", "refused", box=None, pad_edge=False)
     with hosted_database(load_settings()) as database:
         for found in hooks.list_hooks(database, project):
-            refused = f"{found.refused}: {found.refused_reason}" if found.refused else "0"
+            refused = f"{found.refused}: {found.refused_reason}" if found.refused_reason else str(found.refused)
             named = found.repository or "any"
             table.add_row(found.id, found.project, found.forge, named, str(len(found.secrets)), refused)
     _print(table)

@@ -26,7 +26,10 @@ LoginFile = Annotated[
     typer.Option(help="Git's login: a file with user:token, a token, or an SSH key; - reads standard input."),
 ]
 TokenFile = Annotated[
-    Path | None, typer.Option(help="A file with the token for the forge's API. Default: the login's token.")
+    Path | None,
+    typer.Option(
+        help="A file with the token for the forge's API. Default: the login's token. It serves for hooks and answers."
+    ),
 ]
 PublicUrl = Annotated[
     str | None, typer.Option(help="Where the forge reaches this Penstock's API, such as https://ci.example.org.")
@@ -59,6 +62,10 @@ def add(
     login_file: LoginFile = None,
     token_file: TokenFile = None,
     public_url: PublicUrl = None,
+    api_url: Annotated[
+        str | None, typer.Option(help="Where the forge's API begins, with --forge; default: by the address.")
+    ] = None,
+    answers: Annotated[bool, typer.Option(help="Tell the forge how runs stand, where there is a token.")] = True,
 ) -> None:
     """
     Connect a repository: find out its forge, keep its login in the vault, make the hook where the token may.
@@ -77,9 +84,8 @@ def add(
     require_git()
     settings = load_settings()
     token = _given(token_file)
-    wanted = Wanted(
-        url, name, forge, _given(login_file), token.decode("utf-8", "replace") if token else None, hook, public_url
-    )
+    given = (_given(login_file), token.decode("utf-8", "replace") if token else None)
+    wanted = Wanted(url, name, forge, *given, hook, public_url, api_url, answers)
     with hosted_database(settings) as database:
         _say(connect(connecting(settings, database), wanted))
     _warn_of_platform(settings)
@@ -113,12 +119,14 @@ def show(name: Name) -> None:
 
         penstock project show shop
     """
+    from penstock.answers.connections import list_connections
     from penstock.webhooks.hooks import list_hooks
 
     settings = load_settings()
     with hosted_database(settings) as database:
         known = get_project(database, name)
         hooks = list_hooks(database, name)
+        answered = {found.project: found.forge for found in list_connections(database)}.get(name)
     at = known.connection
     facts = {
         "project": known.name,
@@ -128,6 +136,7 @@ def show(name: Name) -> None:
         "API": at.api_url,
         "login": "in the vault" if at.login else "none: as whoever runs Penstock",
         "token": "in the vault" if at.token else "the login's" if at.login else "none",
+        "answers": f"{answered} is told how runs stand" if answered else "none",
         "polled": "every 30 s" if known.polled else "no",
         "hook": at.forge_hook and f"{at.forge_hook}, made by Penstock",
     }

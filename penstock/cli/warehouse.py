@@ -53,6 +53,8 @@ def rebuild() -> None:
     with hosted_database(settings) as database, Warehouse(warehouse_location(settings)) as tables:
         done = build(settings, database, store, tables, lambda line: typer.echo(line, err=True))
     typer.echo(f"{done.runs} runs, {done.scans} scans and {done.findings} findings are in the tables")
+    if done.lists:
+        typer.echo(f"{done.lists} lists of components were read again")
     if done.missing:
         typer.echo(f"{done.missing} reports are no longer in the archive; what the tables had of them was kept")
 

@@ -1,7 +1,7 @@
 """Asking forges: with a token over the wire that all clients share, without one to find out what answers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -16,6 +16,8 @@ from penstock.webhooks.addresses import allowed_hosts, guarded_client
 
 _LARGEST_PROBE_BYTES = 1024**2
 _PROBE_S = 5.0
+Headers = Mapping[str, str] | Callable[[str, str, bytes], Mapping[str, str]]
+"""What proves who asks: always the same, or by method, address and body."""
 
 
 @attrs.frozen
@@ -38,11 +40,11 @@ class ForgeApi:
         return Answer(reply.status, dict(reply.headers), _json(reply.body))
 
 
-def open_api(place: Place, headers: Mapping[str, str], token: str, link: Link) -> ForgeApi | None:
+def open_api(place: Place, headers: Headers, token: str, link: Link) -> ForgeApi | None:
     """None where the place is at no forge with an API."""
     if not place.api_url or not place.repository:
         return None
-    secrets = (token, token.partition(":")[2], *headers.values())
+    secrets = (token, token.partition(":")[2], *(() if callable(headers) else headers.values()))
     return ForgeApi(place.forge, place.repository, Wire(place.api_url, headers, link, secrets=secrets))
 
 

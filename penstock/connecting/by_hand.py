@@ -70,7 +70,7 @@ FORGES: Mapping[str, ByHand] = {
         ("All repository events",),
         "",
         "nothing: the topic signs by itself; make the address with `penstock hook add PROJECT aws-codecommit "
-        "--topic-arn ARN`",
+        "--topic-arn ARN`, or have a queue of EventBridge's read with --queue-url URL",
     ),
 }
 

@@ -6,12 +6,14 @@ from pathlib import Path
 import attrs
 import sqlalchemy as sa
 
+from penstock.answers import connections as answering
 from penstock.connecting import by_hand
 from penstock.connecting.asking import link_of, probe
 from penstock.connecting.detect import PLAIN, Place, place_of
 from penstock.connecting.hooking import ForgeHooks, hooks_at
 from penstock.errors import InputError, NotFoundError, PenstockError, PlatformError
-from penstock.forges.clients import Link
+from penstock.forges.clients import CLIENTS, Link
+from penstock.forges.clients.wire import check_base
 from penstock.platform.example import write_hook
 from penstock.settings import Settings, is_loopback
 from penstock.sources.git import Remote, default_branch
@@ -21,15 +23,20 @@ from penstock.sources.projects import (
     Project,
     add_project,
     check_name,
+    check_token,
     check_url,
+    fetched_from,
+    forge_token,
     get_project,
     remove_project,
     set_connection,
 )
+from penstock.sources.reaching import Reach, reach_of
 from penstock.vault import Vault, open_vault
 from penstock.webhooks import hooks
 
 _WITHOUT_API = ("aws-codecommit", PLAIN)
+_BITBUCKET_VERSION = "/api/1.0"  # of Data Center's hooks; its statuses are below another one
 
 
 @attrs.frozen
@@ -39,6 +46,7 @@ class Wanted:
 
     login: for git: `user:token`, a token, or an SSH key. token: for the forge's API; where it is None a token that is
     the login serves. hook: whether the forge is to tell of events. public_url: where forges reach Penstock's API.
+    api_url: where the forge's API begins. answers: whether the forge is told how runs stand, where there is a token.
     """
 
     url: str
@@ -48,6 +56,8 @@ class Wanted:
     token: str | None = attrs.field(default=None, repr=False)
     hook: bool = True
     public_url: str | None = None
+    api_url: str | None = None
+    answers: bool = True
 
 
 @attrs.frozen
@@ -99,13 +109,16 @@ class Connecting:
 
     def token(self, project: Project) -> str | None:
         """For the forge's API: its own, else the password that git uses."""
-        known = project.connection
-        if known.token:
-            return self.vault.read(VAULT_PROJECT, known.token).decode()
-        if known.login:
-            login = login_of(self.vault.read(VAULT_PROJECT, known.login), forge=known.forge)
-            return None if login.key else login.password
-        return None
+        return forge_token(self.vault, project) if project.connection.token or project.connection.login else None
+
+    def is_answered(self, project: Project) -> bool:
+        """Whether its forge is told how runs stand."""
+        return project.name in {known.project for known in answering.list_connections(self.database)}
+
+    @property
+    def reach(self) -> Reach:
+        """Where git may go: to the same hosts as everything else."""
+        return attrs.evolve(reach_of(self.settings), hosts=self.link.allow_private)
 
 
 def connecting(settings: Settings, database: sa.Engine) -> Connecting:
@@ -125,19 +138,56 @@ def connect(room: Connecting, wanted: Wanted) -> Connected:
     check_url(url)
     name = wanted.name or url.rstrip("/").rpartition("/")[2].rpartition(":")[2].removesuffix(".git").lower()
     check_name(name)
-    place = room.place(url, wanted.forge)
+    place = _place(room, url, wanted)
+    url = fetched_from(url, place.forge)
     login = _login(room, url, place.forge, wanted.login)
     token = _token(wanted.token)
-    project = add_project(room.database, name, url, login=login)
+    project = add_project(room.database, name, url, login=login, reach=room.reach)
     project = _keep(room, project, place, wanted.login, token)
     done = [f"{project.name}: {url}, default branch {project.default_branch}"]
     if place.forge != PLAIN:
         done.append(f"forge {place.forge}{f', {place.repository}' if place.repository else ''}")
+    made = _told_by(room, Connected(project, tuple(done)), place, wanted, local)
+    return _answered(room, made, place) if wanted.answers else made
+
+
+def _place(room: Connecting, url: str, wanted: Wanted) -> Place:
+    """Raises: InputError, AccessError for an address of an API that cannot be used."""
+    if wanted.api_url is None:
+        return room.place(url, wanted.forge)
+    if wanted.forge in (None, PLAIN):
+        raise InputError("the API is of no forge", where="api_url", remedy="say which forge it is of, such as gitea")
+    check_base(wanted.api_url, room.link.allow_private)
+    base = wanted.api_url.rstrip("/")
+    if wanted.forge == "bitbucket-server" and base.endswith("/rest"):
+        base += _BITBUCKET_VERSION
+    return attrs.evolve(room.place(url, wanted.forge), api_url=base)
+
+
+def _told_by(room: Connecting, made: Connected, place: Place, wanted: Wanted, local: Path | None) -> Connected:
+    """The same with a hook, where one is wanted and can be."""
     if not wanted.hook:
-        return Connected(project, tuple(done), ("No hook: Penstock polls it every 30 s.",))
+        return attrs.evolve(made, left=("No hook: Penstock polls it every 30 s.",))
     if local:
-        return _local(room, project, local, done)
-    return _hooked(room, project, place, wanted.public_url, tuple(done))
+        return _local(room, made.project, local, [*made.done])
+    return _hooked(room, made.project, place, wanted.public_url, made.done)
+
+
+def _answered(room: Connecting, made: Connected, place: Place) -> Connected:
+    """The same, and its forge is told how runs stand, where there is a token and it is not told yet."""
+    project = made.project
+    if place.forge not in CLIENTS or not room.token(project):
+        return made
+    if room.is_answered(project):
+        return made
+    base = place.api_url and place.api_url.removesuffix(_BITBUCKET_VERSION)
+    try:
+        told = answering.connect(
+            room.database, room.vault, project.name, place.forge, secret=None, url=base, link=room.link
+        )
+    except PenstockError as error:
+        return attrs.evolve(made, left=(*made.left, f"{place.forge} is not told how runs stand: {error}"))
+    return attrs.evolve(made, done=(*made.done, f"{told.forge} is told how runs stand: {told.repository}"))
 
 
 def change(
@@ -157,17 +207,21 @@ def change(
     Raises: NotFoundError, InputError; a login that the repository refuses is not kept.
     """
     project = get_project(room.database, name)
-    place = room.place_of(project)
+    place, had_token = room.place_of(project), _has_token(room, project)
     if login:
-        _check_answers(Remote(project.url, _login(room, project.url, place.forge, login)))
+        url = fetched_from(project.url, place.forge)
+        _check_answers(Remote(url, _login(room, url, place.forge, login), room.reach))
     if default is not None and not default.strip():
         raise InputError("the branch has no name", where="default_branch")
     project = _keep(room, project, place, login, _token(token))
     project = set_connection(
         room.database, name, project.connection, default_branch=default and default.strip(), polled=polled
     )
+    if token:
+        answering.use_projects_token(room.database, room.vault, name)
     done = (f"{name}: changed",)
-    return _hooked(room, project, place, public_url, done) if hook else Connected(project, done)
+    made = _hooked(room, project, place, public_url, done) if hook else Connected(project, done)
+    return made if had_token else _answered(room, made, place)
 
 
 def disconnect(room: Connecting, name: str) -> Connected:
@@ -180,10 +234,19 @@ def disconnect(room: Connecting, name: str) -> Connected:
     left = _remove_forge_hook(room, project)
     for hook in hooks.list_hooks(room.database, name):
         hooks.remove_hook(room.database, room.vault, hook.id)
+    answering.use_projects_token(room.database, room.vault, name)
     remove_project(room.database, name)
     _forget(room.vault, project.connection.login, project.connection.token)
     _remove_local_hook(room.settings, project)
     return Connected(project, (f"{name} is disconnected",), left)
+
+
+def _has_token(room: Connecting, project: Project) -> bool:
+    """Also one that the vault has lost: what is changed now may be what replaces it."""
+    try:
+        return bool(room.token(project))
+    except NotFoundError:
+        return True
 
 
 # Secrets
@@ -206,9 +269,7 @@ def _login(room: Connecting, url: str, forge: str, secret: bytes | None) -> Logi
 
 
 def _token(token: str | None) -> str | None:
-    if token and not (token.strip() and token.strip().isprintable() and token.isascii()):
-        raise InputError("this is no token", where="token", remedy="give it on one line")
-    return token.strip() if token else token
+    return check_token(token) if token else token
 
 
 def _keep(room: Connecting, project: Project, place: Place, login: bytes | None, token: str | None) -> Project:

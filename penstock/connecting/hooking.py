@@ -1,7 +1,7 @@
 """Hooks at a forge: one Protocol, a file for each API, and the registry."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Protocol
 
@@ -11,6 +11,9 @@ from penstock.connecting.asking import open_api
 from penstock.connecting.detect import Place
 from penstock.errors import InputError
 from penstock.forges.clients import Link
+from penstock.forges.clients import Place as ClientPlace
+from penstock.forges.clients.github import HEADERS
+from penstock.forges.clients.github_app import App
 
 _FILES = {
     "github": "github:GitHubHooks",
@@ -74,9 +77,13 @@ class ForgeHooks(Protocol):
 
 def hooks_at(place: Place, token: str, link: Link) -> ForgeHooks | None:
     """None where Penstock makes no hooks through the forge's API. Raises: InputError for what is no token."""
-    if not (token.isascii() and token.isprintable()):  # it becomes a header
+    if place.forge not in _FILES:
+        return None
+    app = App.of(token) if place.forge == "github" else None
+    if app is None and not (token.isascii() and token.isprintable()):  # it becomes a header
         raise InputError("the login's password cannot be a token", where=place.forge, remedy="give the API its own")
-    api = open_api(place, _headers(place.forge, token), token, link) if place.forge in _FILES else None
+    headers = _app_headers(app, place, link) if app else _headers(place.forge, token)
+    api = open_api(place, headers, token, link)
     if api is None:
         return None
     file, _, name = _FILES[place.forge].partition(":")
@@ -84,9 +91,15 @@ def hooks_at(place: Place, token: str, link: Link) -> ForgeHooks | None:
     return made
 
 
+def _app_headers(app: App, place: Place, link: Link) -> Callable[[str, str, bytes], Mapping[str, str]]:
+    """A GitHub app's: a token of an hour, asked for when the first request is made."""
+    at = ClientPlace(place.forge, str(place.api_url), str(place.repository))
+    return lambda *_: {**HEADERS, "Authorization": f"Bearer {app.token(at, link)}"}
+
+
 def _headers(forge: str, token: str) -> Mapping[str, str]:
     """The token in the forge's own way; `user:token` is basic authentication where a forge has such tokens."""
-    accept = {"Accept": "application/vnd.github+json" if forge == "github" else "application/json"}
+    accept = HEADERS if forge == "github" else {"Accept": "application/json"}
     if forge == "azure-devops" or (forge.startswith("bitbucket") and ":" in token):
         pair = token if ":" in token else f":{token}"
         return {**accept, "Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from penstock.demo.history import History, Scale, live
 from penstock.demo.lives import Life, digest
+from penstock.demo.making import Inventory, stay_row, take_stock
 from penstock.demo.words import Tool
 from penstock.errors import ConflictError
 from penstock.settings import Settings
@@ -29,7 +30,7 @@ PREFIX = "demo-"
 ADDRESS = "https://demo.invalid/"
 OF_PROJECTS = (
     *("commits", "runs", "steps", "scans", "findings", "finding_events", "test_results", "releases", "artifacts"),
-    *("plugin_metrics", "ingest_errors"),
+    *("plugin_metrics", "plugin_data", "ingest_errors", "sboms", "components", "images", "coverage"),
 )
 """Tables of the warehouse with a column `project`."""
 
@@ -72,7 +73,7 @@ def write_demo(
         _remove(warehouse, database, old)
         counts = []
         for name in names:
-            counts.append(_write_project(warehouse, database, live(name, scale, until)))
+            counts.append(_write_project(warehouse, database, live(name, scale, until), scale.seed))
             on_project(name)
         flush(warehouse)
     return Written(len(names), *(sum(each) for each in zip(*counts, strict=True)))
@@ -122,25 +123,28 @@ def _remove(warehouse: Warehouse, database: sa.Engine, names: Sequence[str]) -> 
         connection.execute(sa.delete(tables.projects).where(tables.projects.c.name.in_(names)))
 
 
-def _write_project(warehouse: Warehouse, database: sa.Engine, history: History) -> tuple[int, ...]:
+def _write_project(warehouse: Warehouse, database: sa.Engine, history: History, seed: int) -> tuple[int, ...]:
     # State first: its addresses are what tells made-up projects from real ones if this is interrupted.
     _write_state(database, history)
     events = [event for population in history.populations.values() for event in population.events]
     events += [event for fork in history.forks for event in fork.events]
-    found = warehouse.write(lambda lake: _fill(lake, history, events))
+    stock = take_stock(history, seed)
+    found = warehouse.write(lambda lake: _fill(lake, history, events, stock))
     kinds = [type(row).__name__ for row in history.rows]
     tests = kinds.count("TestResult")
     return kinds.count("Commit"), len(history.runs), found, len(events), tests, len(history.releases)
 
 
-def _fill(lake: duckdb.DuckDBPyConnection, history: History, events: Sequence[dict[str, Any]]) -> int:
+def _fill(lake: duckdb.DuckDBPyConnection, history: History, events: Sequence[dict[str, Any]], stock: Inventory) -> int:
     by_kind: dict[type[Row], list[Row]] = {}
-    for row in history.rows:
+    for row in [*history.rows, *(one for _, one in stock.lists), *stock.images, *stock.coverage]:
         by_kind.setdefault(type(row), []).append(row)
     for kind, rows in by_kind.items():
         _insert(lake, kind.TABLE, to_table(rows))
     if events:
         _insert(lake, "finding_events", pa.Table.from_pylist(events, schema=_events_schema()))
+    if stock.lists:
+        _insert_components(lake, stock)
     return _insert_findings(lake, history)
 
 
@@ -197,6 +201,28 @@ def _insert_findings(lake: duckdb.DuckDBPyConnection, history: History) -> int:
     for name in named:
         lake.unregister(name)
     return int(row[0]) if row else 0
+
+
+_COMPONENTS = """
+INSERT INTO components BY NAME
+SELECT demo_lists.* EXCLUDE (number), demo_stays.* EXCLUDE (first, last, source)
+FROM demo_lists JOIN demo_stays
+    ON demo_lists.source = demo_stays.source AND demo_lists.number BETWEEN demo_stays.first AND demo_stays.last
+ORDER BY listed_at, name
+"""
+
+
+def _insert_components(lake: duckdb.DuckDBPyConnection, stock: Inventory) -> None:
+    """Each list's components, joined from how long they stayed."""
+    same = ("project", "commit", "run_id", "step", "source", "image_digest", "listed_at")
+    lists = [{name: getattr(one, name) for name in same} | {"number": number} for number, one in stock.lists]
+    kinds = {"listed_at": pa.timestamp("us", "UTC"), "number": pa.int64()}
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in lists[0]])
+    lake.register("demo_lists", pa.Table.from_pylist(lists, schema=schema))
+    lake.register("demo_stays", pa.Table.from_pylist([dict(stay_row(stay)) for stay in stock.stays]))
+    lake.execute(_COMPONENTS)
+    for name in ("demo_lists", "demo_stays"):
+        lake.unregister(name)
 
 
 _PRESENT = pa.schema(

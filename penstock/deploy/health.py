@@ -23,14 +23,16 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
     How an instance is asked.
 
     path: for `http`, what is fetched; 200 to 399 is an answer that counts. `tcp` only connects. `docker` is the
-    image's own HEALTHCHECK, run by the engine.
+    image's own HEALTHCHECK, run by the engine. `exec` runs a command where the instance is; exit code 0 counts.
+    command: for `exec`, words, or a line for /bin/sh.
     healthy_after, unhealthy_after: answers in a row.
     start_period_s: failures in it do not count; the first success ends the wait as ever.
     limit_s: an instance that is not healthy by then never will be.
     """
 
-    kind: Literal["http", "tcp", "docker"] = "http"
+    kind: Literal["http", "tcp", "docker", "exec"] = "http"
     path: str = "/"
+    command: tuple[str, ...] | str | None = None
     interval_s: float = 1.0
     timeout_s: float = 2.0
     healthy_after: int = 2
@@ -43,6 +45,9 @@ def check_health(check: HealthCheck, *, where: str) -> None:
     """Raises: InputError when `check` asks for what cannot be done."""
     if not re.fullmatch(r"/[!-~]*", check.path):
         raise InputError(f'"{check.path}" is no path', where=f"{where}.path", remedy='begin with "/", without spaces')
+    if (check.kind == "exec") != bool(check.command):
+        remedy = "give a command to `exec`, and to nothing else"
+        raise InputError("`exec` and a command belong together", where=f"{where}.command", remedy=remedy)
     for name in ("interval_s", "timeout_s", "healthy_after", "unhealthy_after", "limit_s"):
         if not 0 < getattr(check, name) < float("inf"):
             raise InputError("must be above 0", where=f"{where}.{name}", remedy="leave it out for the default")
@@ -119,16 +124,17 @@ def judge_answer(answer: bytes, asked: str) -> ProbeResult:
     """What the beginning of an HTTP answer says; `asked` begins the text."""
     status = re.match(rb"HTTP/1\.[01] ([1-5][0-9]{2})\b", answer)
     if not status:
-        said = f"no HTTP: {_excerpt(answer)}" if answer else "closed without an answer"
+        said = f"no HTTP: {excerpt(answer)}" if answer else "closed without an answer"
         return ProbeResult(False, f"{asked}: {said}")
     head, _, body = answer.partition(b"\r\n\r\n")
     if b"transfer-encoding: chunked" in head.lower():
         body = body.partition(b"\r\n")[2].partition(b"\r\n")[0]
-    code, excerpt = int(status[1]), _excerpt(body)
-    return ProbeResult(200 <= code < 400, f"{asked}: {code} {excerpt}".rstrip())
+    code = int(status[1])
+    return ProbeResult(200 <= code < 400, f"{asked}: {code} {excerpt(body)}".rstrip())
 
 
-def _excerpt(body: bytes) -> str:
+def excerpt(body: bytes) -> str:
+    """Its beginning in quotes, on one line and printable; nothing for nothing."""
     words = " ".join(body.decode("utf-8", "replace").split())
     printable = "".join(character if character.isprintable() else "?" for character in words)
     if not printable:

@@ -33,6 +33,7 @@ from penstock.state.database import create_engine, database_url
 from penstock.state.tables import instances, releases
 
 POLL_S = 1.0
+WANTED = ("running", "draining")  # what is being drained still answers its last requests
 LOCK_LIMIT_S = 3.0
 LAST_WAIT_S = 5.0  # beyond their grace, for instances that do not stop: those of a target that is away
 
@@ -132,7 +133,7 @@ class Keeper:
         )  # first: what is wanted later may be kept by then, and is neither known nor wanted yet
         with self._engine.begin() as connection:
             rows = connection.execute(sa.select(instances.c.id, instances.c.desired)).all()
-        return Census({row.id for row in rows}, {row.id for row in rows if row.desired == "running"}, kept)
+        return Census({row.id for row in rows}, {row.id for row in rows if row.desired in WANTED}, kept)
 
     def stop_all(self) -> None:
         """Stop every instance, which stays wanted; returns when all are gone, or those of a target that is away."""
@@ -166,7 +167,7 @@ class Keeper:
         reap_orphans({one.pid for one in self._running.values()})
 
     def _write(self) -> bool:
-        """Returns: whether an instance has moved to another port."""
+        """Returns: whether an instance has moved to another port, has ended or has come back."""
         changed = {name: one.report for name, one in self._running.items() if self._written.get(name) != one.report}
         if not changed:
             return False
@@ -174,7 +175,9 @@ class Keeper:
             for instance_id, report in changed.items():
                 _write_report(connection, instance_id, report)
         moved = any(
-            report.port != before.port for name, report in changed.items() if (before := self._written.get(name))
+            (report.port, report.state) != (before.port, before.state)
+            for name, report in changed.items()
+            if (before := self._written.get(name))
         )
         self._written.update(changed)
         return moved
@@ -187,6 +190,8 @@ class Keeper:
             return
         if routing.blocked:
             self._say(f"somebody else listens on {', '.join(map(str, routing.blocked))}; those services do not answer")
+        elif routing.front_blocked:
+            self._say(f"nobody may listen on {', '.join(map(str, routing.front_blocked))}; no name is served")
         else:
             self._say("" if routing.caddy_answers else "Caddy does not answer")
 
@@ -206,7 +211,7 @@ def _assignments(connection: sa.Connection, settings: Settings) -> Iterator[Assi
     query = (
         sa.select(instances.c.id, instances.c.port, instances.c.restarts, instances.c.release_id, releases)
         .join(releases, releases.c.id == instances.c.release_id)
-        .where(instances.c.desired == "running")
+        .where(instances.c.desired.in_(WANTED))
     )
     for row in connection.execute(query):
         yield Assignment(

@@ -9,13 +9,18 @@ from urllib.parse import quote
 import attrs
 import msgspec
 
+from penstock.deploy.domains import check_domains
 from penstock.deploy.health import HealthCheck, check_health
 from penstock.deploy.sandbox import RESERVED
+from penstock.deploy.strategies import Settings as StrategySettings
+from penstock.deploy.strategies import check_settings
+from penstock.deploy.verification import Check, check_checks
 from penstock.engines import DEFAULT_PIDS
 from penstock.errors import InputError
 
 Source = Path | Callable[[Path], None]
 TargetName = Literal["process", "docker"]
+MOST_REPLICAS = 100
 
 
 @attrs.frozen
@@ -65,6 +70,10 @@ class ServiceConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: how long requests that the former release is answering may still take.
     stop_grace_s: between SIGTERM and SIGKILL.
     container: for the target docker.
+    replicas: how many instances. strategy: how the release takes over from the one before.
+    verify: asked of a new instance before it gets traffic. smoke: asked when all traffic goes to the release.
+    watch_s: how long after that an instance that dies takes the release back; the former one is kept till then.
+    domains: names under which the service answers by HTTPS while the release is live.
     """
 
     command: tuple[str, ...] | str | None = None
@@ -75,6 +84,12 @@ class ServiceConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     stop_grace_s: float = 5.0
     target: TargetName = "process"
     container: ContainerSettings | None = None
+    replicas: int = 1
+    strategy: StrategySettings = StrategySettings()
+    verify: tuple[Check, ...] = ()
+    smoke: tuple[Check, ...] = ()
+    watch_s: float = 0.0
+    domains: tuple[str, ...] = ()
 
     @property
     def argv(self) -> list[str]:
@@ -90,6 +105,7 @@ class DeploymentPlan:
     digest: of the artifact that `source` holds, or of the image.
     source: an unpacked folder, which is copied, or a callable that fills the empty folder it is given; None for an
     image, which holds its files itself.
+    rollback_of: the id of the release that this one takes up again.
     Raises: InputError when it cannot be carried out.
     """
 
@@ -100,6 +116,7 @@ class DeploymentPlan:
     run_id: str
     source: Source | None = attrs.field(repr=False)
     configuration: ServiceConfiguration
+    rollback_of: str | None = None
 
     def __attrs_post_init__(self) -> None:
         for name in (self.service.project, self.service.environment, self.service.name):
@@ -109,7 +126,9 @@ class DeploymentPlan:
         _check_env(self.configuration.secret_env, "secret_env")
         _check_overlap(self.configuration)
         check_health(self.configuration.health, where="health")
-        for limit in ("drain_s", "stop_grace_s"):
+        _check_rollout(self.configuration)
+        check_domains(self.configuration.domains)
+        for limit in ("drain_s", "stop_grace_s", "watch_s"):
             if not 0 <= getattr(self.configuration, limit) <= 3600:
                 raise InputError("must be from 0 to 3600", where=limit, remedy="give seconds")
 
@@ -126,6 +145,15 @@ def _check_target(configuration: ServiceConfiguration, source: Source | None) ->
         raise InputError("a process needs files, and no container", where="target", remedy="write target: docker")
     if configuration.target == "process" or configuration.command is not None:
         _check_command(configuration.command)
+
+
+def _check_rollout(configuration: ServiceConfiguration) -> None:
+    if not 1 <= configuration.replicas <= MOST_REPLICAS:
+        remedy = f"give a number from 1 to {MOST_REPLICAS}"
+        raise InputError(f"{configuration.replicas} instances cannot be run", where="replicas", remedy=remedy)
+    check_settings(configuration.strategy)
+    check_checks(configuration.verify, where="verify")
+    check_checks(configuration.smoke, where="smoke")
 
 
 def _check_container(container: ContainerSettings | None) -> None:

@@ -1,6 +1,7 @@
 """Releases and their instances as rows: written by a deployment, read by everyone."""
 
 import uuid
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from penstock.deploy.plan import DeploymentPlan, Service, ServiceConfiguration
+from penstock.errors import NotFoundError
 from penstock.settings import Settings
 from penstock.state.tables import instances, releases, routes
 
@@ -23,6 +25,7 @@ class Release:
     number: counts up from 1 per service.
     state: pending, live, superseded or failed.
     previous: the id of the release that was live when this one was made.
+    rollback_of: the id of the release that this one takes up again.
     """
 
     id: str
@@ -36,6 +39,7 @@ class Release:
     previous: str | None
     state: str
     reason: str | None
+    rollback_of: str | None
     created_at: datetime
     live_at: datetime | None
     ended_at: datetime | None
@@ -46,7 +50,12 @@ class Release:
 
 @attrs.frozen
 class Instance:
-    """What is wanted of one instance and what it is; `port` and `pid` are those of its newest start."""
+    """
+    What is wanted of one instance and what it is; `port` and `pid` are those of its newest start.
+
+    desired: running, draining (it gets no new requests, and is stopped when the last is answered) or stopped.
+    ready: it answered its health check, and gets its part of the release's traffic.
+    """
 
     id: str
     release_id: str
@@ -56,6 +65,7 @@ class Instance:
     port: int | None
     restarts: int
     reason: str | None
+    ready: bool
 
 
 def release_folder(settings: Settings, release_id: str) -> Path:
@@ -78,9 +88,31 @@ def live_releases(engine: sa.Engine) -> list[Release]:
 
 def release_history(engine: sa.Engine, service: Service) -> list[Release]:
     """All releases of one service, newest first."""
-    query = sa.select(releases).where(of_service(releases, service)).order_by(releases.c.number.desc())
     with engine.begin() as connection:
-        return [_release(row) for row in connection.execute(query)]
+        return releases_of(connection, service)
+
+
+def releases_of(connection: sa.Connection, service: Service) -> list[Release]:
+    """All releases of one service, newest first."""
+    query = sa.select(releases).where(of_service(releases, service)).order_by(releases.c.number.desc())
+    return [_release(row) for row in connection.execute(query)]
+
+
+def release_by_number(connection: sa.Connection, service: Service, number: int) -> Release:
+    """Raises: NotFoundError."""
+    query = sa.select(releases).where(of_service(releases, service), releases.c.number == number)
+    row = connection.execute(query).first()
+    if row is None:
+        remedy = "list them with `penstock release list`"
+        raise NotFoundError(f"{service} has no release {number}", remedy=remedy)
+    return _release(row)
+
+
+def find_releases(connection: sa.Connection, conditions: Sequence[sa.ColumnElement[bool]], limit: int) -> list[Release]:
+    """The newest that meet all conditions."""
+    order = (releases.c.created_at.desc(), releases.c.id.desc())
+    query = sa.select(releases).where(*conditions).order_by(*order).limit(limit)
+    return [_release(row) for row in connection.execute(query)]
 
 
 def service_url(engine: sa.Engine, service: Service) -> str | None:
@@ -123,6 +155,7 @@ def create_release(connection: sa.Connection, plan: DeploymentPlan, previous: st
             run_id=plan.run_id,
             configuration=msgspec.to_builtins(plan.configuration),
             previous=previous,
+            rollback_of=plan.rollback_of,
             state="pending",
         )
         .returning(*releases.c)
@@ -141,6 +174,26 @@ def fail_release(connection: sa.Connection, release_id: str, reason: str) -> boo
     return done.rowcount == 1
 
 
+def get_release(connection: sa.Connection, release_id: str) -> Release:
+    """Raises: NotFoundError."""
+    row = connection.execute(sa.select(releases).where(releases.c.id == release_id)).first()
+    if row is None:
+        raise NotFoundError(f'there is no release "{release_id}"', remedy="list them with `penstock release list`")
+    return _release(row)
+
+
+def take_back(connection: sa.Connection, release: Release, former: Release | None) -> None:
+    """`former`, if there is one, is live again, and `release` on its way as before, both or neither."""
+    this = sa.update(releases).where(releases.c.id == release.id, releases.c.state == "live")
+    if not connection.execute(this.values(state="pending")).rowcount:
+        return
+    if former:
+        again = sa.update(releases).where(releases.c.id == former.id)
+        connection.execute(again.values(state="live", ended_at=None))
+    route = sa.update(routes).where(of_service(routes, release.service))
+    connection.execute(route.values(release_id=former.id if former else None))
+
+
 def make_live(connection: sa.Connection, release: Release) -> None:
     """`release` is live and the one before is superseded, both or neither."""
     former = sa.update(releases).where(of_service(releases, release.service), releases.c.state == "live")
@@ -154,31 +207,64 @@ def make_live(connection: sa.Connection, release: Release) -> None:
 def want_instance(connection: sa.Connection, release_id: str) -> str:
     """One more instance of the release, for the keeper to start. Returns: its id."""
     instance_id = uuid.uuid4().hex[:16]
-    values = {"id": instance_id, "release_id": release_id, "desired": "running", "state": "starting"}
+    values = {"id": instance_id, "release_id": release_id, "desired": "running", "state": "starting", "ready": False}
     connection.execute(sa.insert(instances).values(values))
     _ring(connection)
     return instance_id
 
 
-def stop_instances(connection: sa.Connection, release_id: str) -> None:
-    """No instance of the release is wanted any more."""
-    change = sa.update(instances).where(instances.c.release_id == release_id, instances.c.desired == "running")
-    connection.execute(change.values(desired="stopped"))
-    _ring(connection)
+def set_ready(connection: sa.Connection, instance_ids: Collection[str], *, ready: bool) -> None:
+    """Whether these get their part of the release's traffic."""
+    if instance_ids:
+        change = sa.update(instances).where(instances.c.id.in_(instance_ids))
+        connection.execute(change.values(ready=ready))
+
+
+def drain_instances(connection: sa.Connection, instance_ids: Collection[str]) -> None:
+    """These get no new requests, as soon as the routes say so."""
+    if instance_ids:
+        change = sa.update(instances).where(instances.c.id.in_(instance_ids), instances.c.desired == "running")
+        connection.execute(change.values(desired="draining", ready=False))
+
+
+def stop_instances(connection: sa.Connection, instance_ids: Collection[str]) -> None:
+    """These are wanted no more."""
+    if instance_ids:
+        change = sa.update(instances).where(instances.c.id.in_(instance_ids), instances.c.desired != "stopped")
+        connection.execute(change.values(desired="stopped", ready=False))
+        _ring(connection)
+
+
+def wanted_instances(connection: sa.Connection, release_id: str) -> list[Instance]:
+    """Those of the release that shall run, oldest first."""
+    return [one for one in instances_of(connection, release_id) if one.desired == "running"]
+
+
+def draining_instances(connection: sa.Connection, service: Service) -> list[tuple[Release, Instance]]:
+    """Those that are to be stopped when their last requests are answered, with their releases."""
+    return _instances_where(connection, service, instances.c.desired == "draining")
 
 
 def unrouted_instances(connection: sa.Connection, service: Service) -> list[tuple[Release, Instance]]:
-    """Wanted instances of releases that are over, with their releases."""
-    over = releases.c.state.in_(("superseded", "failed"))
-    ended = connection.execute(sa.select(releases).where(of_service(releases, service), over))
-    wanted = sa.select(instances).where(instances.c.desired == "running")
-    by_release = {row.release_id: _instance(row) for row in connection.execute(wanted)}
-    return [(_release(row), by_release[row.id]) for row in ended if row.id in by_release]
+    """Instances that run though their releases are over, or that are being drained, with their releases."""
+    over = sa.and_(releases.c.state.in_(("superseded", "failed")), instances.c.desired == "running")
+    return _instances_where(connection, service, sa.or_(over, instances.c.desired == "draining"))
+
+
+def _instances_where(
+    connection: sa.Connection, service: Service, condition: sa.ColumnElement[bool]
+) -> list[tuple[Release, Instance]]:
+    found = sa.select(instances).join(releases).where(of_service(releases, service), condition)
+    rows = [_instance(row) for row in connection.execute(found.order_by(instances.c.created_at))]
+    wanted = sa.select(releases).where(releases.c.id.in_({one.release_id for one in rows}))
+    by_id = {release.id: release for release in map(_release, connection.execute(wanted))}
+    return [(by_id[one.release_id], one) for one in rows]
 
 
 def services_with_leftovers(connection: sa.Connection) -> list[Service]:
     """Services with a pending release, or an instance that runs without being live."""
-    running = sa.and_(releases.c.state != "live", instances.c.desired == "running")
+    of_no_live_one = sa.and_(releases.c.state != "live", instances.c.desired != "stopped")
+    running = sa.or_(of_no_live_one, instances.c.desired == "draining")
     query = sa.select(releases.c.project, releases.c.environment, releases.c.service).distinct()
     query = query.outerjoin(instances, instances.c.release_id == releases.c.id)
     rows = connection.execute(query.where(sa.or_(releases.c.state == "pending", running)))

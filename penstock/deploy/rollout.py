@@ -1,8 +1,8 @@
 """
-A deployment: release placed, instance started and healthy, traffic switched, former instance drained and stopped.
+Deployments: a release made, rolled out, and undone when it fails; and what was cut off, gone on with.
 
-Until the switch the former release serves, whatever happens to the new one. The switch is one
-transaction, made on the connection that holds the service's lock, after Caddy has taken the route.
+Until all traffic is at the new release the former one can serve, whatever happens. Each change of traffic is one
+transaction, made on the connection that holds the service's lock, after Caddy has taken it.
 """
 
 import time
@@ -12,145 +12,271 @@ from contextlib import contextmanager
 import attrs
 import sqlalchemy as sa
 
-from penstock.deploy import caddy
-from penstock.deploy.draining import drain
-from penstock.deploy.health import HealthCount, ProbeResult, gap_s
+from penstock.deploy import rollouts
+from penstock.deploy.claims import check_claims
+from penstock.deploy.driving import Drive
 from penstock.deploy.locks import free_service, service_lock
-from penstock.deploy.output import tail
-from penstock.deploy.plan import DeploymentPlan, Service
+from penstock.deploy.pins import check_unpinned, follow
+from penstock.deploy.plan import DeploymentPlan, Service, Source
 from penstock.deploy.releases import (
-    Instance,
     Release,
     create_release,
     fail_release,
-    instance_log,
-    instances_of,
+    get_release,
     live_release,
-    make_live,
     pending_releases,
     release_history,
     services_with_leftovers,
-    stop_instances,
-    unrouted_instances,
-    want_instance,
+    wanted_instances,
 )
-from penstock.deploy.routing import apply_routes, apply_within, ensure_route, routing_lock
-from penstock.deploy.targets import Target, open_target
+from penstock.deploy.rollouts import Rollout
+from penstock.deploy.routing import apply_routes
+from penstock.deploy.site import Site, await_stopped
+from penstock.deploy.sources import kept_source, plan_again
+from penstock.deploy.strategies.way_back import is_back
+from penstock.deploy.targets import open_target
+from penstock.deploy.undoing import stop_leftovers, undo
 from penstock.errors import Cancelled, PenstockError, PlatformError, StepFailure
 from penstock.pipeline.cancel import CancelToken
 from penstock.settings import Settings
 
-CADDY_LIMIT_S = 15.0
 DATABASE_LIMIT_S = 10.0
-LOG_LINES = 10
 KEPT_RELEASES = 5  # superseded ones whose files or images stay, so that there is a way back
 INTERRUPTED = "the deployment was interrupted"
 
 
-@attrs.frozen
-class Deployment:
-    """What every part of one deployment needs."""
-
-    plan: DeploymentPlan
-    engine: sa.Engine
-    settings: Settings
-    log: Callable[[str], None]
-    token: CancelToken
-    locked: sa.Connection
-    target: Target
-
-
 def deploy(
-    plan: DeploymentPlan, *, engine: sa.Engine, settings: Settings, log: Callable[[str], None], token: CancelToken
+    plan: DeploymentPlan,
+    *,
+    engine: sa.Engine,
+    settings: Settings,
+    log: Callable[[str], None],
+    token: CancelToken,
+    actor: str = "",
 ) -> Release:
     """
     Make the plan's release live and return it; the same commit, digest and configuration twice is one release.
 
     log: told in lines what happens. Waits while another deployment of the service is under way.
-    Raises: StepFailure when the release crashes or does not become healthy, with the last probe's answer and
-    the last lines of its log; Cancelled; PlatformError when keeper, Caddy or database are away. In each case
-    the new instance is stopped, the release has failed, and the former one serves.
+    Raises: StepFailure when the release crashes, does not become or stay healthy, or does not stand its verification,
+    with the last probe's answer and the last lines of its log, and when somebody pinned the service; Cancelled;
+    PlatformError when keeper, Caddy or database are away. In each case the new instances are stopped, the release has
+    failed, and the former one serves.
     """
     with _database_errors(), service_lock(engine, plan.service, log, token) as locked:
-        target = open_target(plan.configuration.target, settings)
-        this = Deployment(plan, engine, settings, log, token, locked, target)
-        _clear(locked, plan.service, log, token)
+        site = Site(plan.service, engine, settings, log, token, locked)
+        _go_on_with_open_ones(site)
+        _clear(site)
         with locked.begin():
             former = live_release(locked, plan.service)
-        if former and _is_the_same(this, former):
+            check_unpinned(locked, plan.service)
+        if former and _is_the_same(site, plan, former):
             log(f"{former} is this very one, live and healthy")
             return former
-        live = _roll_out(this, former)
-        if former:
-            _retire(this, former)
-        _prune(this)
-        return live
+        with locked.begin():
+            check_claims(locked, plan, settings)
+            release = create_release(locked, plan, former.id if former else None)
+            rollout = _opened(locked, release, former, actor)
+        return _roll_out(site, rollout, release, former, plan.source)
 
 
-def recover(engine: sa.Engine, log: Callable[[str], None], token: CancelToken) -> list[Release]:
+def recover(engine: sa.Engine, settings: Settings, log: Callable[[str], None], token: CancelToken) -> list[Release]:
     """
-    Mark what a deployment that was killed has left as failed and stop it; those under way are left alone.
+    Undo or finish what deployments that were killed have left; those under way are left alone.
 
-    Returns: the releases that were marked.
+    What somebody asked for by hand, and what still has to be watched, is carried on by the platform (`carry`).
+    Returns: the releases that have failed by that.
     """
-    marked: list[Release] = []
+    failed: list[Release] = []
     with engine.begin() as connection:
         services = services_with_leftovers(connection)
-    for service in services:
+        services += [one.service for one in rollouts.open_rollouts(connection) if one.state == "going"]
+    for service in dict.fromkeys(services):
         with free_service(engine, service) as locked:
             if locked is not None:
-                marked += _clear(locked, service, log, token)
-    return marked
+                failed += _recovered(Site(service, engine, settings, log, token, locked))
+    return failed
 
 
-def _clear(locked: sa.Connection, service: Service, log: Callable[[str], None], token: CancelToken) -> list[Release]:
+def _recovered(site: Site) -> list[Release]:
+    """One service that cannot be mended now keeps no other from it."""
+    try:
+        return _clear(site)
+    except PenstockError as error:
+        site.log(f"{site.service} is mended later: {error}")
+        return []
+
+
+def carry(
+    engine: sa.Engine, settings: Settings, log: Callable[[str], None], token: CancelToken, service: Service
+) -> None:
+    """
+    Carry out what is open of a service, if nobody does: begin what was asked for, go on with or undo what was cut off.
+
+    token: when it is cancelled, what is under way stays as it is, for the next one.
+    Raises: what a rollout fails with; it is undone then.
+    """
+    with free_service(engine, service) as locked:
+        if locked is None:
+            return
+        site = Site(service, engine, settings, log, token, locked)
+        _go_on_with_open_ones(site)
+        _clear(site)
+        with locked.begin():
+            asked = [one for one in rollouts.open_rollouts(locked, service) if one.state == "requested"]
+        for rollout in asked[:1]:
+            _begin_asked(site, rollout)
+
+
+def _opened(locked: sa.Connection, release: Release, former: Release | None, actor: str) -> Rollout:
+    return rollouts.open_rollout(
+        locked,
+        release.service,
+        release.configuration.strategy,
+        kind="deployment",
+        release_id=release.id,
+        former_id=former.id if former else None,
+        actor=actor,
+    )
+
+
+def _begin_asked(site: Site, rollout: Rollout) -> None:
+    """A release of its own for what somebody asked for, made of what the source was made of."""
+    with site.locked.begin():
+        if rollouts.get_rollout(site.locked, rollout.id).state != "requested":
+            return
+        source = get_release(site.locked, rollout.source_id or "")
+        former = live_release(site.locked, site.service)
+        plan = plan_again(source, rollout)
+        try:
+            check_claims(site.locked, plan, site.settings)
+        except StepFailure as error:
+            rollouts.withdraw(site.locked, rollout, str(error))
+            return
+        release = create_release(site.locked, plan, former.id if former else None)
+        rollout = rollouts.begin(site.locked, rollout.id, release.id, former.id if former else None)
+    _roll_out(site, rollout, release, former, kept_source(site.settings, source))
+
+
+def _go_on_with_open_ones(site: Site) -> None:
+    """What was cut off and is not to be undone: asked for by hand, or past its switch."""
+    with site.locked.begin():
+        going = [one for one in rollouts.open_rollouts(site.locked, site.service) if one.state == "going"]
+    for rollout in going:
+        release, former = _sides(site, rollout)
+        if release.state == "live" or (release.state == "pending" and rollout.kind != "deployment"):
+            _carry_on(site, rollout, release, former)
+
+
+def _carry_on(site: Site, rollout: Rollout, release: Release, former: Release | None) -> None:
+    """What it fails with is in its row: whoever comes by is not to fail with it."""
+    site.log(f"going on with {release}")
+    try:
+        _roll_out(site, rollout, release, former, _source_of(site, rollout), own=False)
+    except Cancelled:  # of whoever came by: the next one goes on
+        raise
+    except PenstockError as error:
+        site.log(str(error))
+
+
+def _source_of(site: Site, rollout: Rollout) -> Source | None:
+    if rollout.source_id is None:
+        return None
+    with site.locked.begin():
+        return kept_source(site.settings, get_release(site.locked, rollout.source_id))
+
+
+def _sides(site: Site, rollout: Rollout) -> tuple[Release, Release | None]:
+    with site.locked.begin():
+        release = get_release(site.locked, rollout.release_id or "")
+        return release, get_release(site.locked, rollout.former_id) if rollout.former_id else None
+
+
+def _clear(site: Site) -> list[Release]:
     """Undo or finish what a deployment that was cut off has left. Whoever holds the lock knows that it is over."""
-    with locked.begin():
-        interrupted = pending_releases(locked, service)
+    failed: list[Release] = []
+    with site.locked.begin():
+        going = [one for one in rollouts.open_rollouts(site.locked, site.service) if one.state == "going"]
+    busy = False
+    for rollout in going:
+        release, former = _sides(site, rollout)
+        if release.state == "failed" or (release.state == "pending" and rollout.kind == "deployment"):
+            failed += [release] if release.state == "pending" else []
+            undo(site, rollout, release, former, release.reason or INTERRUPTED)
+        elif release.state == "live" and not _waits(rollout, release):
+            _carry_on(site, rollout, release, former)
+        else:
+            busy = True
+    if not busy:
+        failed += _clear_without_rollout(site)
+    return failed
+
+
+def _waits(rollout: Rollout, release: Release) -> bool:
+    """Whether something is still to be seen after the switch, or it is on its way back."""
+    configuration = release.configuration
+    after = configuration.watch_s or configuration.smoke or rollout.strategy.keep_s
+    return is_back(rollout.progress) or bool(after)
+
+
+def _clear_without_rollout(site: Site) -> list[Release]:
+    """What runs and belongs to nothing that is going on."""
+    with site.locked.begin():
+        interrupted = pending_releases(site.locked, site.service)
         for release in interrupted:
-            fail_release(locked, release.id, INTERRUPTED)
-    _drain_and_stop(locked, service, log, token)
+            fail_release(site.locked, release.id, INTERRUPTED)
+    stop_leftovers(site)
     return interrupted
 
 
-def _is_the_same(this: Deployment, former: Release) -> bool:
-    plan = this.plan
+def _is_the_same(site: Site, plan: DeploymentPlan, former: Release) -> bool:
     same = (former.commit, former.digest, former.configuration) == (plan.commit, plan.digest, plan.configuration)
-    instance = _running_instance(this, former) if same else None
-    if instance is None or not this.target.probe(plan.configuration.health, instance).good:
+    if not same:
         return False
-    return apply_routes(this.engine, this.settings).caddy_answers
+    with site.locked.begin():
+        running = [one for one in wanted_instances(site.locked, former.id) if one.state == "running"]
+    target, health = site.target(former), plan.configuration.health
+    if len(running) < plan.configuration.replicas or not all(target.probe(health, one).good for one in running):
+        return False
+    return apply_routes(site.engine, site.settings).caddy_answers
 
 
-def _running_instance(this: Deployment, release: Release) -> Instance | None:
-    with this.engine.begin() as connection:
-        running = [one for one in instances_of(connection, release.id) if one.desired == one.state == "running"]
-    return running[-1] if running else None
-
-
-def _roll_out(this: Deployment, former: Release | None) -> Release:
-    with this.locked.begin():
-        release = create_release(this.locked, this.plan, former.id if former else None)
-    this.log(f"{release}: commit {release.commit[:12]}, digest {release.digest[:19]}")
-    with _undone_on_error(this, release):
-        this.target.place(release, this.plan.source, this.token)
-        with this.engine.begin() as connection:
-            instance_id = want_instance(connection, release.id)
-        _wait_until_healthy(this, release, instance_id)
-        _wait_for_caddy(this)
-        _switch(this, release)
-    with this.engine.begin() as connection:
-        return live_release(connection, this.plan.service) or release
+def _roll_out(
+    site: Site, rollout: Rollout, release: Release, former: Release | None, source: Source | None, *, own: bool = True
+) -> Release:
+    """own: whether whoever may be cancelled asked for it. Who only carries it on for others lets it be."""
+    site.log(f"{release}: commit {release.commit[:12]}, digest {release.digest[:19]}")
+    with _undone_on_error(site, rollout, release, former, own=own):
+        if release.state == "pending":
+            site.target(release).place(release, source, site.token)
+        Drive(site, rollout, release, former).run()
+    with site.locked.begin():
+        rollouts.end(site.locked, rollout.id, "succeeded", None)
+        follow(site.locked, site.service, release.number)
+        rollouts.tell_warehouse(site.locked, release.run_id)
+    if former:
+        await_stopped(site, former)
+        site.log(f"{former} is superseded")
+    _prune(site)
+    with site.engine.begin() as connection:
+        return get_release(connection, release.id)
 
 
 @contextmanager
-def _undone_on_error(this: Deployment, release: Release) -> Iterator[None]:
-    """Whatever ends the block early, the release has failed, its instance is stopped and its files are gone."""
+def _undone_on_error(
+    site: Site, rollout: Rollout, release: Release, former: Release | None, *, own: bool
+) -> Iterator[None]:
+    """Whatever ends the block early, the release has failed, its instances are stopped and its files are gone."""
     try:
         yield
     except BaseException as error:
-        _undo(this, release, _reason(error))
+        if not (isinstance(error, Cancelled) and (isinstance(site.token, LettingGo) or not own)):
+            _undo(site, rollout, release, former, _reason(error))
         raise
+
+
+class LettingGo(CancelToken):
+    """Of a driver that may end at any time: what it drives goes on where it is, with the next one."""
 
 
 def _reason(error: BaseException) -> str:
@@ -161,165 +287,36 @@ def _reason(error: BaseException) -> str:
     return error.what if isinstance(error, PenstockError) else f"{type(error).__name__}: {error}"
 
 
-def _undo(this: Deployment, release: Release, reason: str) -> None:
-    """A database that is just being restarted is waited for; one that stays away leaves the rest to `recover`."""
+def _undo(site: Site, rollout: Rollout, release: Release, former: Release | None, reason: str) -> None:
+    """
+    A database that is just being restarted is waited for; one that stays away leaves the rest to `recover`.
+
+    With it the lock is gone; if somebody else has it now, the rest is theirs.
+    """
     deadline_s = time.monotonic() + DATABASE_LIMIT_S
+    try:
+        undo(site, rollout, release, former, reason)
+        return
+    except sa.exc.DBAPIError:
+        pass
     while time.monotonic() < deadline_s:
         try:
-            with this.engine.begin() as connection:
-                if fail_release(connection, release.id, reason):
-                    stop_instances(connection, release.id)
-            _await_stopped(this, release)
+            with free_service(site.engine, site.service) as locked:
+                if locked is not None:
+                    undo(attrs.evolve(site, locked=locked), rollout, release, former, reason)
+                return
         except sa.exc.DBAPIError:
             time.sleep(0.2)
-            continue
-        this.target.forget([release.id])
-        this.log(f"{release} failed: {reason}")
-        return
-    this.log(f"{release}: the database stays away; the release is marked as failed at the next start")
+    site.log(f"{release}: the database stays away; the release is marked as failed at the next start")
 
 
-def _wait_until_healthy(this: Deployment, release: Release, instance_id: str) -> None:
-    started_s = time.monotonic()
-    instance = _wait_for_port(this, release, instance_id)
-    this.log(f"instance {instance_id} runs on port {instance.port}")
-    port = instance.port
-    count, asked, began_s = HealthCount(release.configuration.health), 0, time.monotonic()
-    while count.verdict != "healthy":
-        result = this.target.probe(count.check, instance)
-        age_s = time.monotonic() - began_s
-        instance = _instance(this, release, instance_id)
-        _fail_if_crashed(this, release, instance)
-        if instance.port is not None and instance.port != port:  # a new keeper gave it another one
-            port, count, began_s = instance.port, HealthCount(count.check), time.monotonic()
-            continue
-        count = count.after(result, age_s)
-        if count.verdict == "unhealthy" or time.monotonic() - started_s > count.check.limit_s:
-            raise _unhealthy(this, release, instance, age_s, result)
-        if count.verdict == "waiting":
-            this.token.wait(gap_s(count.check, asked))
-        this.token.raise_if_cancelled()
-        asked += 1
-    this.log(f"healthy after {time.monotonic() - started_s:.2f} s: {result.text}")
-
-
-def _unhealthy(
-    this: Deployment, release: Release, instance: Instance, age_s: float, result: ProbeResult
-) -> PenstockError:
-    if instance.state == "starting" and instance.reason:  # what should run it went away meanwhile
-        return PlatformError(instance.reason, where=str(release))
-    return _failure(this, release, instance, f"not healthy after {age_s:.1f} s, last answer {result.text}")
-
-
-def _wait_for_port(this: Deployment, release: Release, instance_id: str) -> Instance:
-    deadline_s = time.monotonic() + this.target.start_limit_s
-    instance = _instance(this, release, instance_id)
-    while time.monotonic() < deadline_s:
-        instance = _instance(this, release, instance_id)
-        _fail_if_crashed(this, release, instance)
-        if instance.state == "running" and instance.port is not None:
-            return instance
-        this.token.wait(0.01)
-        this.token.raise_if_cancelled()
-    why = f": {instance.reason}" if instance.reason else ""
-    raise PlatformError(f"the keeper has not started {release}{why}", remedy="see that penstock's keeper runs")
-
-
-def _fail_if_crashed(this: Deployment, release: Release, instance: Instance) -> None:
-    if instance.state == "exited" or instance.restarts:
-        raise _failure(this, release, instance, f"crashed: {instance.reason}")
-
-
-def _failure(this: Deployment, release: Release, instance: Instance, what: str) -> StepFailure:
-    lines = tail(instance_log(this.settings, instance.id), LOG_LINES)
-    for line in lines:
-        this.log(f"  | {line}")
-    said = "" if "last lines:" in what or not lines else f", last lines: {' | '.join(lines)}"
-    serving = "the former release goes on serving" if release.previous else None
-    return StepFailure(f"{what}{said}", where=str(release), remedy=serving)
-
-
-def _instance(this: Deployment, release: Release, instance_id: str) -> Instance:
-    with this.engine.begin() as connection:
-        return next(one for one in instances_of(connection, release.id) if one.id == instance_id)
-
-
-def _wait_for_caddy(this: Deployment) -> None:
-    deadline_s = time.monotonic() + CADDY_LIMIT_S
-    while caddy.running_configuration(this.settings) is None:
-        if time.monotonic() > deadline_s:
-            raise PlatformError("Caddy does not answer", remedy="see that it runs")
-        this.token.wait(0.1)
-        this.token.raise_if_cancelled()
-
-
-def _switch(this: Deployment, release: Release) -> None:
-    instance = _running_instance(this, release)
-    try:
-        port = _lead_traffic_to(this, release)
-    except BaseException:
-        if instance is not None and instance.port is not None:  # it may have been sent something meanwhile
-            drain(instance.port, release.configuration.drain_s, this.token)
-        raise
-    this.log(f"traffic goes to {release}: http://127.0.0.1:{port}")
-
-
-def _lead_traffic_to(this: Deployment, release: Release) -> int:
-    """Caddy first, then the commit: killed in between, the keeper leads traffic back to what the tables say."""
-    with routing_lock(this.settings):
-        try:
-            with this.locked.begin():
-                port = ensure_route(this.locked, release.service, this.settings)
-                make_live(this.locked, release)
-                routing = apply_within(this.locked, this.settings)
-                if port in routing.blocked or not routing.caddy_answers:
-                    raise PlatformError(f"Caddy cannot serve port {port}", remedy="see who listens on it")
-        except BaseException:
-            with this.engine.begin() as connection:
-                apply_within(connection, this.settings)
-            raise
-    return port
-
-
-def _retire(this: Deployment, former: Release) -> None:
-    _drain_and_stop(this.locked, this.plan.service, this.log, this.token)
-    _await_stopped(this, former)
-    this.log(f"{former} is superseded")
-
-
-def _drain_and_stop(locked: sa.Connection, service: Service, log: Callable[[str], None], token: CancelToken) -> None:
-    """
-    What runs of the service without being live is stopped when its last requests are answered.
-
-    That may be an instance of a release that never went live: Caddy was told, the commit did not happen.
-    """
-    with locked.begin():
-        leaving = unrouted_instances(locked, service)
-    for release, instance in leaving:
-        limit_s = release.configuration.drain_s
-        if instance.port is not None and (left := drain(instance.port, limit_s, token)):
-            log(f"{release} is stopped with {left} connections open after {limit_s:g} s of draining")
-        with locked.begin():
-            stop_instances(locked, release.id)
-
-
-def _await_stopped(this: Deployment, release: Release) -> None:
-    """Bounded: a keeper that is away stops it as soon as it is back."""
-    deadline_s = time.monotonic() + release.configuration.stop_grace_s + 2
-    while time.monotonic() < deadline_s:
-        with this.engine.begin() as connection:
-            if all(one.state == "stopped" for one in instances_of(connection, release.id)):
-                return
-        time.sleep(0.01)
-
-
-def _prune(this: Deployment) -> None:
+def _prune(site: Site) -> None:
     """Remove the files and images of releases that nobody will go back to. Their rows stay."""
-    ended = [release for release in release_history(this.engine, this.plan.service) if release.ended_at]
+    ended = [release for release in release_history(site.engine, site.service) if release.ended_at]
     superseded = [release for release in ended if release.state == "superseded"]
     over = [*superseded[KEPT_RELEASES:], *(one for one in ended if one.state == "failed")]
     for name in {release.configuration.target for release in over}:
-        target = this.target if name == this.plan.configuration.target else open_target(name, this.settings)
+        target = open_target(name, site.settings)
         target.forget([release.id for release in over if release.configuration.target == name])
 
 

@@ -6,8 +6,10 @@ process, container or network behind.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
+from socket import socket
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import attrs
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 ExitState = Literal["exited", "timed_out", "cancelled", "out_of_memory"]
 OnOutput = Callable[[bytes], None]
+Gateway = Callable[[socket], AbstractContextManager[None]]
+GATEWAY_PORT = 3128
 SECRETS_FOLDER = "/run/secrets"
 DEFAULT_PIDS = 4096
 
@@ -56,6 +60,15 @@ class Sidecar:
 
 
 @attrs.frozen
+class Mount:
+    """A folder of this machine at a place of its own inside."""
+
+    inside: str
+    folder: Path
+    writable: bool = False
+
+
+@attrs.frozen
 class Job:
     """
     One process tree to run.
@@ -63,10 +76,14 @@ class Job:
     argv: the command; paths in it are paths as seen inside.
     workspace: host folder that is `/workspace` inside, the only writable one besides a private /tmp.
     work_dir: folder to start in, relative to the workspace.
+    workspace_writable: whether the job may change what lies there.
     read_only: host folders that must be visible inside at their own path although they lie in PENSTOCK_HOME.
+    mounts: host folders at places of their own; only where the engine keeps jobs apart.
     image: what an engine of containers runs it in.
     network: whether anything but its sidecars can be reached.
+    gateway: serves a socket that the job alone reaches, at 127.0.0.1:3128: the one way out of a job without network.
     secrets: name → value; each is a file in memory at /run/secrets/NAME, readable by the job alone.
+    secrets_folder: another folder for them, below one of the mounts.
     services: sidecars, all ready before the job begins.
     cpus: processors, may be a fraction. memory_bytes: of all its processes together. pids: processes and threads.
     timeout_s: seconds until it is stopped.
@@ -80,8 +97,12 @@ class Job:
     env: Mapping[str, str] = attrs.field(factory=dict)
     image: str | None = None
     network: bool = False
+    workspace_writable: bool = True
     read_only: tuple[Path, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    gateway: Gateway | None = None
     secrets: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)
+    secrets_folder: str = SECRETS_FOLDER
     services: tuple[Sidecar, ...] = ()
     cpus: float | None = None
     memory_bytes: int | None = None

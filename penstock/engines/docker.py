@@ -14,6 +14,7 @@ import attrs
 
 from penstock.engines import Exit, Job, OnOutput
 from penstock.engines.docker_container import inside, job_config, job_host_config, labels
+from penstock.engines.docker_gateway import held_network
 from penstock.engines.docker_images import digest, pull
 from penstock.engines.docker_network import open_network
 from penstock.engines.docker_running import Running, started
@@ -85,15 +86,30 @@ class DockerEngine:
     ) -> Exit:
         token.raise_if_cancelled()
         _check(job)
-        with connected(self.settings) as server:
-            network = open_network(server, self.settings.home) if job.network else "none"
-            with services(server, job, network, self.settings.home, token) as beside:
-                with self._started(server, job, beside, on_output, token, terminal=terminal) as running:
-                    ended = attend(running) if isinstance(running, Running) else running
-                if ended.state == "exited" and ended.code:
-                    beside.say_who_died()
-                    _raise_if_full(job)
-                return ended
+        with (
+            connected(self.settings) as server,
+            self._network(server, job, token) as network,
+            services(server, job, network, self.settings.home, token) as beside,
+        ):
+            with self._started(server, job, beside, on_output, token, terminal=terminal) as running:
+                ended = attend(running) if isinstance(running, Running) else running
+            if ended.state == "exited" and ended.code:
+                beside.say_who_died()
+                _raise_if_full(job)
+            return ended
+
+    @contextmanager
+    def _network(self, server: Server, job: Job, token: CancelToken) -> Iterator[str]:
+        """What the job's containers join, as the engine calls it."""
+        if job.gateway is None:
+            yield open_network(server, self.settings.home) if job.network else "none"
+            return
+
+        def create(config: Mapping[str, object], host_config: Mapping[str, object]) -> str:
+            return _created(server, config, host_config, token)
+
+        with held_network(server, job, self.settings.home, create) as network:
+            yield network
 
     @contextmanager
     def _started(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from penstock.engines import DEFAULT_PIDS, SECRETS_FOLDER, Job, Sidecar
+from penstock.engines import DEFAULT_PIDS, Job, Sidecar
 from penstock.pipeline.spec import WORKSPACE
 
 HOME_LABEL, RUN_LABEL, STEP_LABEL = "io.penstock.home", "io.penstock.run", "io.penstock.step"
@@ -69,9 +69,10 @@ def job_host_config(
     """For `create_host_config`: closed but for what the job asks for. hosts: see `sidecar_host_config`."""
     from docker.types import LogConfig, Mount
 
-    mounts = [Mount(WORKSPACE, str(job.workspace), type="bind")]
+    mounts = [Mount(WORKSPACE, str(job.workspace), type="bind", read_only=not job.workspace_writable)]
     mounts += [Mount(str(folder), str(folder), type="bind", read_only=True) for folder in job.read_only]
-    mounts += _files(SECRETS_FOLDER, secret_files) + _files("/etc", hosts)
+    mounts += [Mount(one.inside, str(one.folder), type="bind", read_only=not one.writable) for one in job.mounts]
+    mounts += _files(job.secrets_folder, secret_files) + _files("/etc", hosts)
     return {
         **_limits(job),
         "network_mode": network,

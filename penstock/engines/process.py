@@ -69,6 +69,8 @@ class ProcessEngine:
                 token=token,
                 reap=lambda: self._kill_marked(job.run_id, job.step),
             )
+            if command.door is not None and job.gateway is not None:
+                running.open_door(command.door, job.gateway, stack)
             running.wait()
             return running.ended()
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import attrs
 
-from penstock.engines import SECRETS_FOLDER, Job, Sidecar
+from penstock.engines import Job, Sidecar
+from penstock.engines.process_gateway import Door
 from penstock.engines.process_groups import Group
 from penstock.engines.process_sandbox import (
     RUNNER,
@@ -49,12 +50,14 @@ class Command:
     What to start.
 
     runner: whether sidecars.py runs it, which writes to the open file `report` what kept the job from its start.
+    door: holds the job until its gateway serves; None where it has none.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = attrs.field(repr=False)
     fds: tuple[int, ...] = ()
     report: int | None = None
+    door: Door | None = None
 
     def failure(self) -> str | None:
         """Why the job was not started, after the command has ended; None when it was."""
@@ -97,11 +100,14 @@ def command_for(
     if job.services or (group is None and not bubblewrap()):
         argv = builder.run_beside_services(argv, on_terminal=on_terminal)
     if wrap := bubblewrap():
-        words = sandbox_arguments(job, private, Path.home(), secrets_of(settings), builder.files())
+        words = [
+            *builder.door_words(),
+            *sandbox_arguments(job, private, Path.home(), secrets_of(settings), builder.files()),
+        ]
         argv = [wrap, *words, "--", *argv]
     if group is not None:
         argv = group.joining(argv)
-    return Command(tuple(argv), builder.env, tuple(builder.fds), builder.report)
+    return Command(tuple(argv), builder.env, tuple(builder.fds), builder.report, builder.door)
 
 
 def check(job: Job) -> None:
@@ -109,6 +115,12 @@ def check(job: Job) -> None:
     for name in job.secrets:
         if not _SECRET_NAME.fullmatch(name):
             raise InputError(f'"{name}" is no name for a secret', remedy="use letters, digits, _, - and .")
+    if (job.mounts or job.gateway) and not bubblewrap():
+        raise StepFailure(
+            "it can only be kept apart from this machine by bubblewrap, which is not here",
+            where=job.step,
+            remedy="install bubblewrap, or use the docker engine",
+        )
     for sidecar in job.services:
         if not sidecar.argv:
             raise StepFailure(
@@ -140,22 +152,32 @@ class _Builder:
         self.report: int | None = None
         self._runner = False
         self.env = self._env(job.env)
+        self.door: Door | None = None
         if job.secrets:
-            self.env[SECRETS_VARIABLE] = SECRETS_FOLDER
+            self.env[SECRETS_VARIABLE] = job.secrets_folder
 
     def files(self) -> list[str]:
         """bubblewrap's words for files in memory."""
         words: list[str] = []
         if self._job.secrets:
-            words += ["--perms", "0700", "--tmpfs", SECRETS_FOLDER]
+            folder = self._job.secrets_folder
+            words += ["--perms", "0700", "--tmpfs", folder]
             for name, value in self._job.secrets.items():
-                words += ["--perms", "0400", "--file", str(self._in_memory(name, value)), f"{SECRETS_FOLDER}/{name}"]
-            words += ["--remount-ro", SECRETS_FOLDER]
+                words += ["--perms", "0400", "--file", str(self._in_memory(name, value)), f"{folder}/{name}"]
+            words += ["--remount-ro", folder]
         if (hosts := hosts_file(self._job)) is not None:
             words += ["--ro-bind-data", str(self._in_memory("hosts", hosts)), "/etc/hosts"]
         if self._runner:
             words += ["--ro-bind", str(RUNNER), RUNNER_INSIDE]
         return words
+
+    def door_words(self) -> list[str]:
+        """bubblewrap's words for a job that waits until its gateway serves."""
+        if self._job.gateway is None:
+            return []
+        self.door = self._stack.enter_context(Door.made())
+        self.fds += self.door.inside
+        return self.door.words
 
     def place_secrets(self) -> None:
         """Where there is no sandbox: in a folder of shared memory that only this user can open."""

@@ -7,12 +7,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import psutil
 
-from penstock.engines import Exit, ExitState, Job, OnOutput
+from penstock.engines import Exit, ExitState, Gateway, Job, OnOutput
 from penstock.engines.process_command import Command, outside
+from penstock.engines.process_gateway import Door
 from penstock.engines.process_groups import Group
 from penstock.engines.process_sandbox import bubblewrap
 from penstock.engines.process_watch import Excess, Watch, threads_of_the_machine
@@ -60,6 +61,20 @@ class Running:
         self._killer.daemon = True
         self._reader = threading.Thread(target=self._read, name=f"output of {job.step}", daemon=True)
         self._reader.start()
+
+    def open_door(self, door: Door, gateway: Gateway, stack: ExitStack) -> None:
+        """
+        Let the job begin, once its gateway serves; it serves until `stack` is closed.
+
+        Raises: PlatformError when there can be none; the job, which has not begun, is gone then.
+        """
+        try:
+            stack.enter_context(gateway(door.listening()))
+            door.open()
+        except BaseException:
+            self._kill()
+            self._process.wait()
+            raise
 
     def wait(self) -> None:
         """Until the job's own process has ended; all that it started is gone then."""
@@ -112,7 +127,8 @@ class Running:
     def _start(self, output: int) -> "subprocess.Popen[bytes]":
         # bubblewrap binds itself to us; without a signal to set, Python needs not copy this process to start one.
         bound = None if bubblewrap() else signal.SIGKILL
-        folder = self._job.workspace / outside(self._job.work_dir)
+        # A folder that is mounted into the sandbox is not there on this machine; bubblewrap changes into it.
+        folder = self._job.workspace if self._job.mounts else self._job.workspace / outside(self._job.work_dir)
         command = self._command
         process = spawn(
             command.argv, output=output, env=command.env, cwd=folder, death_signal=bound, pass_fds=command.fds

@@ -73,8 +73,11 @@ def sandbox_arguments(
     # Penstock's own environment may lie where the private /tmp is now.
     for folder in (Path(sys.prefix), *job.read_only):
         arguments += ["--ro-bind", str(folder), str(folder)]
+    for mount in job.mounts:
+        arguments += ["--bind" if mount.writable else "--ro-bind", str(mount.folder), mount.inside]
     arguments += files
-    arguments += ["--bind", str(job.workspace), WORKSPACE, "--remount-ro", "/"]
+    arguments += ["--bind" if job.workspace_writable else "--ro-bind", str(job.workspace), WORKSPACE]
+    arguments += ["--remount-ro", "/"]
     return [*arguments, "--chdir", str(Path(WORKSPACE, job.work_dir))]
 
 

@@ -122,7 +122,7 @@ def prepare(database: sa.Engine, settings: Settings, event: EventRecord) -> Laun
     about = repository.info(event.commit)
     info = run_info(about, project, event.ref, graph, trigger=event.kind, event=event)
     if reason := why_no_run(graph.triggers, event, about.message, lambda: changed(repository, event)):
-        inbox.close(database, event, reason=reason)
+        inbox.close(database, event, reason=reason, by_rule=True)
         return None
     is_default_branch = event.ref == f"refs/heads/{project.default_branch}"
     known = _know(database, project, graph.structure, is_default_branch=is_default_branch)

@@ -71,7 +71,7 @@ class Told:
 
 @attrs.frozen
 class EventRecord:
-    """An event in the inbox, and what became of it."""
+    """An event in the inbox, and what became of it. by_rule: ignored because it was not to run, as `close` says."""
 
     id: int
     key: str
@@ -87,6 +87,7 @@ class EventRecord:
     attempts: int
     before: str | None = None
     about: Mapping[str, Any] = attrs.field(factory=dict)
+    by_rule: bool = False
 
     @property
     def claimed_before(self) -> bool:
@@ -154,8 +155,8 @@ def accept_told(connection: sa.Connection, told: Told) -> EventRecord | None:
 
 
 def ignore_in(connection: sa.Connection, event: EventRecord, reason: str) -> None:
-    """It came in, and runs never."""
-    values = {"state": "ignored", "reason": reason}
+    """It came in, and runs never, because its author asked for that."""
+    values = {"state": "ignored", "reason": reason, "by_rule": True}
     connection.execute(sa.update(inbox).where(inbox.c.id == event.id).values(**values))
 
 
@@ -352,9 +353,21 @@ def _lock_group(connection: sa.Connection, project: str, group: str) -> None:
     connection.execute(sa.select(lock))
 
 
-def close(database: sa.Engine, event: EventRecord, *, run_id: str | None = None, reason: str | None = None) -> None:
-    """The event was started as a run, or is ignored for a reason. One that is started already stays so."""
-    values = {"state": "started" if run_id else "ignored", "run_id": run_id, "reason": reason}
+def close(
+    database: sa.Engine,
+    event: EventRecord,
+    *,
+    run_id: str | None = None,
+    reason: str | None = None,
+    by_rule: bool = False,
+) -> None:
+    """
+    The event was started as a run, or is ignored for a reason. One that is started already stays so.
+
+    by_rule: the triggers or its author's own word keep it from running, so that nothing is missing.
+    """
+    state = "started" if run_id else "ignored"
+    values = {"state": state, "run_id": run_id, "reason": reason, "by_rule": by_rule}
     with database.begin() as connection:
         connection.execute(sa.update(inbox).where(inbox.c.id == event.id, inbox.c.run_id.is_(None)).values(**values))
 
@@ -369,11 +382,15 @@ def let_go(
         connection.execute(sa.update(inbox).where(inbox.c.id == event.id).values(**values))
 
 
-def list_events(database: sa.Engine, *, project: str | None = None, limit: int = 50) -> tuple[EventRecord, ...]:
-    """Newest first."""
+def list_events(
+    database: sa.Engine, *, project: str | None = None, state: str | None = None, limit: int = 50
+) -> tuple[EventRecord, ...]:
+    """Newest first. state: received, held, started or ignored; None is any."""
     wanted = sa.select(inbox).order_by(inbox.c.id.desc()).limit(limit)
     if project:
         wanted = wanted.where(inbox.c.project == project)
+    if state:
+        wanted = wanted.where(inbox.c.state == state)
     with database.connect() as connection:
         return tuple(_record(row) for row in connection.execute(wanted).mappings())
 

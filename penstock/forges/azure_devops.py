@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import msgspec
 from attrs import frozen
@@ -17,6 +18,9 @@ from penstock.forges.verify import Trust, verify_basic
 NAME = "azure-devops"
 
 _DETAILS = "resource; set the subscription's resource details to All"
+_PUSH = "git.push"
+# The documentation's "pull request merge attempted" is git.pullrequest.merged whether or not it succeeded.
+_PULL_REQUESTS = frozenset({"git.pullrequest.created", "git.pullrequest.updated", "git.pullrequest.merged"})
 _CLOSED_STATES = {"completed": "merged", "abandoned": "closed"}
 _ACTIONS = {"git.pullrequest.created": "opened", "git.pullrequest.updated": "synchronize"}
 
@@ -48,6 +52,11 @@ class _RefUpdate(msgspec.Struct, frozen=True):
     name: str | None = None
     oldObjectId: str | None = None  # noqa: N815
     newObjectId: str | None = None  # noqa: N815
+
+
+class _Numbers(msgspec.Struct, frozen=True):
+    pushId: Number | None = None  # noqa: N815
+    pullRequestId: Number | None = None  # noqa: N815
 
 
 class _Push(msgspec.Struct, frozen=True):
@@ -93,6 +102,14 @@ class _Envelope(msgspec.Struct, frozen=True):
 
 
 @frozen
+class Resource:
+    """What an unsigned delivery is about, as the API knows it: a push or a pull request of the connected repository."""
+
+    kind: Literal["push", "pull_request"]
+    number: int
+
+
+@frozen
 class Origin:
     """Where a delivery says it comes from; unsigned, so it is compared with what was set up and then re-read."""
 
@@ -108,12 +125,44 @@ def parse_all(body: bytes, _headers: Mapping[str, str], event: str | None = None
     Raises: EventError for what is no service hook of Azure DevOps.
     """
     told = decode(NAME, body, _Envelope)
-    name = required(NAME, told.eventType or (event if is_told(told.resource) else None), "eventType")
-    if name == "git.push":
-        return _pushes(decode(NAME, _resource(told), _Push))
-    # The documentation's "pull request merge attempted" is git.pullrequest.merged whether or not it succeeded.
-    if name in ("git.pullrequest.created", "git.pullrequest.updated", "git.pullrequest.merged"):
-        return (_pull_request(decode(NAME, _resource(told), _PullRequest), name, told.createdDate),)
+    return _meaning(told, _name(told, event), lambda: _resource(told))
+
+
+def resource_of(body: bytes) -> Resource | None:
+    """
+    What to read again before the delivery is trusted; None where it starts nothing, whatever the API would say.
+
+    Raises: EventError for what is no service hook, or does not say which push or pull request it is about.
+    """
+    told = decode(NAME, body, _Envelope)
+    name = _name(told, None)
+    if name != _PUSH and name not in _PULL_REQUESTS:
+        return None
+    numbers = decode(NAME, _resource(told), _Numbers)
+    if name == _PUSH:
+        return Resource("push", int(required(NAME, numbers.pushId, "resource.pushId")))
+    return Resource("pull_request", int(required(NAME, numbers.pullRequestId, "resource.pullRequestId")))
+
+
+def parse_reread(body: bytes, resource: bytes) -> tuple[Parsed, ...]:
+    """
+    The events of a delivery, of which nothing is taken but its kind and time: the rest is what the API answered.
+
+    resource: the answer, which has the form that deliveries have. Raises: EventError.
+    """
+    told = decode(NAME, body, _Envelope)
+    return _meaning(told, _name(told, None), lambda: resource)
+
+
+def _name(told: _Envelope, event: str | None) -> str:
+    return required(NAME, told.eventType or (event if is_told(told.resource) else None), "eventType")
+
+
+def _meaning(told: _Envelope, name: str, resource: Callable[[], bytes]) -> tuple[Parsed, ...]:
+    if name == _PUSH:
+        return _pushes(decode(NAME, resource(), _Push))
+    if name in _PULL_REQUESTS:
+        return (_pull_request(decode(NAME, resource(), _PullRequest), name, told.createdDate),)
     return (Ignored(f"{shown(name)} events start nothing"),)
 
 
@@ -121,7 +170,7 @@ def verify(_body: bytes, headers: Mapping[str, str], trust: Trust, _now_s: float
     """
     Raises: AccessError unless the basic authentication is right.
 
-    The body is not signed: ask `verify_origin` next, and re-read through the API before anything runs.
+    The body is not signed: ask `verify_origin` next, and read `resource_of` again before anything runs.
     """
     verify_basic(NAME, headers, trust)
 

@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -13,7 +13,7 @@ from penstock.folders import remove_tree
 from penstock.pipeline import records
 from penstock.pipeline.cancel import CancelToken
 from penstock.pipeline.facts import worked_out
-from penstock.pipeline.log import FileLog
+from penstock.pipeline.log import FileLog, utc_now
 from penstock.pipeline.reuse import inputs_of, keep_inputs, keep_result, known_result, result_key
 from penstock.pipeline.spec import StepFields
 from penstock.steps import step_types
@@ -149,6 +149,7 @@ def _context(attempt: Attempt, log: StepLog, secrets: Mapping[str, bytes]) -> St
         find_published=lambda key, ref: records.find_published(services.database, session.info, key, ref),
         upstream_artifacts=session.upstream_artifacts,
         undecided=session.undecided,
+        suppressed=partial(_suppressed, attempt),
         holds=session.holds,
         database=services.database,
         platform_up=services.platform_up,
@@ -156,6 +157,14 @@ def _context(attempt: Attempt, log: StepLog, secrets: Mapping[str, bytes]) -> St
         services=session.graph.services,
         secrets=secrets,
     )
+
+
+def _suppressed(attempt: Attempt) -> Mapping[str, str]:
+    from penstock.warehouse.home import warehouse_location
+    from penstock.warehouse.suppressions import in_force
+
+    location = warehouse_location(attempt.session.services.settings)
+    return in_force(location, attempt.session.info.project, utc_now())
 
 
 def _state_of(error: PenstockError, token: CancelToken) -> State:
@@ -169,7 +178,7 @@ def _state_of(error: PenstockError, token: CancelToken) -> State:
 class MaskedLog:
     """A log in which secrets are stars, in whatever form they are printed."""
 
-    def __init__(self, log: FileLog, masker: "Masker") -> None:
+    def __init__(self, log: StepLog, masker: "Masker") -> None:
         self._log, self._masker = log, masker
 
     def line(self, text: str) -> None:
@@ -197,7 +206,7 @@ class MaskedLog:
 
     def without_secrets(self, result: StepResult) -> StepResult:
         """The result with every text masked that people read."""
-        outputs = {name: self.masked(text) for name, text in result.outputs.items()}
+        outputs = self._masked_parts(dict(result.outputs))
         verdict = result.verdict and attrs.evolve(
             result.verdict,
             summary=self.masked(result.verdict.summary),
@@ -210,4 +219,18 @@ class MaskedLog:
         tests = tuple(
             attrs.evolve(case, message=self.masked(case.message)) if case.message else case for case in result.tests
         )
-        return attrs.evolve(result, outputs=outputs, verdict=verdict, reason=reason, tests=tests)
+        listed = {"bills": self._masked_parts(result.bills), "coverage": self._masked_parts(result.coverage)}
+        return attrs.evolve(result, outputs=outputs, verdict=verdict, reason=reason, tests=tests, **listed)
+
+    def _masked_parts(self, value: Any) -> Any:
+        """A value of Penstock's own with every text in it masked, however deep."""
+        if isinstance(value, str):
+            return self.masked(value)
+        if isinstance(value, tuple | list):
+            return type(value)(self._masked_parts(one) for one in value)
+        if isinstance(value, dict):
+            return {name: self._masked_parts(one) for name, one in value.items()}
+        if attrs.has(type(value)):
+            names = [each.name for each in attrs.fields(type(value))]
+            return attrs.evolve(value, **{name: self._masked_parts(getattr(value, name)) for name in names})
+        return value

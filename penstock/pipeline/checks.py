@@ -139,7 +139,8 @@ def _check_expressions(step: StepFields, source: Source, upstream: frozenset[str
         if path[0] == "when" and path[-1] == "if":
             _check_one(text, Scope(upstream), source, path, before_checkout=True)
         elif path[0] in step.conditions:
-            _check_one(text, Scope(upstream, names=frozenset(NAMES) | step.condition_names), source, path)
+            names = frozenset(NAMES) | step.condition_names
+            _check_one(text, Scope(upstream, names=names, functions=step.condition_functions), source, path)
         else:
             _check_text(text, Scope(upstream), source, path)
 

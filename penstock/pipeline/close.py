@@ -29,7 +29,7 @@ def close_run(settings: Settings, database: sa.Engine, run_id: str, dagster_stat
         return  # it ended before it began to be ours
     if reason:
         _reap(settings, run_id)
-        recover(database, _log.info, CancelToken())
+        recover(database, settings, _log.info, CancelToken())
     remove_of_run(settings, run_id)
     cancelled = (reason or "cancelled") if dagster_status == "CANCELED" else None
     broken = _why_broken(database, run_id, reason) if dagster_status == "FAILURE" else None

@@ -43,6 +43,7 @@ class Scope:
     matrix: Set[str] = frozenset()
     inputs: Set[str] = frozenset()
     names: Set[str] = frozenset(NAMES)
+    functions: Set[str] = frozenset(FUNCTIONS)
 
 
 def expressions_in(text: str) -> list[str]:
@@ -61,8 +62,9 @@ def check_expression(source: str, scope: Scope) -> None:
         if name not in scope.names and name not in _LOOP.findall(source):
             raise InputError(f'"{shortened(name)}" is not known in ${{{{ }}}}', remedy=suggestion(name, scope.names))
     for name in program.functions():
-        if name[0] not in "_@!-" and name not in _OWN_OF_CEL and name not in FUNCTIONS:
-            raise InputError(f'there is no function "{shortened(name)}"', remedy=suggestion(name, FUNCTIONS))
+        if name[0] not in "_@!-" and name not in _OWN_OF_CEL and name not in scope.functions:
+            remedy = suggestion(name, sorted(scope.functions))
+            raise InputError(f'there is no function "{shortened(name)}"', remedy=remedy)
     _check_members(source, scope)
 
 

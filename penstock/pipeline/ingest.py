@@ -3,26 +3,30 @@
 import functools
 import logging
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import attrs
 import sqlalchemy as sa
 
 from penstock import warehouse
+from penstock.deploy.recording import newest_rows
 from penstock.errors import PlatformError
 from penstock.pipeline import records
+from penstock.pipeline.approval_rows import read_requests
 from penstock.pipeline.log import utc_now
 from penstock.pipeline.spec import StepFields
 from penstock.settings import Settings
-from penstock.state.tables import projects, releases, runs
+from penstock.state.people_tables import approval_requests
+from penstock.state.tables import projects, runs
 from penstock.steps import step_types
-from penstock.steps.context import RunInfo, ScanOutcome, StepResult
+from penstock.steps.context import BillOutcome, RunInfo, ScanOutcome, StepResult
 from penstock.warehouse.home import warehouse_location
 from penstock.warehouse.rows import Row
 
 _log = logging.getLogger(__name__)
 
-Item = Row | warehouse.ScanReport
+Item = Row | warehouse.ScanReport | warehouse.ComponentList
 
 
 @attrs.frozen(slots=False)
@@ -38,11 +42,13 @@ class Ingest:
 
     def step(self, info: RunInfo, config: StepFields, result: StepResult) -> None:
         """
-        Bring a step's findings and tests in, in one transaction.
+        Bring a step's findings, components, images, tests and coverage in, in one transaction.
 
         Raises: PlatformError when the warehouse cannot take them.
         """
         rows: list[Item] = [*self._scans(info, config, result), *_tests(info, config, result)]
+        rows += [component_list(info, config.name, one, utc_now()) for one in result.bills]
+        rows += [*_images(info, config.name, result), *_coverage(info, config.name, result)]
         if rows:
             self._warehouse.record(*rows)
 
@@ -103,7 +109,8 @@ class Ingest:
             graph_hash=info.graph_hash,
             structure_hash=info.structure_hash,
         )
-        yield from self._releases(info.project)
+        yield from newest_rows(self.database, info.project)
+        yield from self._approvals(info)
         for step in records.list_steps(self.database, info.id):
             yield _step_row(step, of)
         for step_name, made in records.artifacts_by_step(self.database, info.id):
@@ -116,15 +123,23 @@ class Ingest:
                 created_at=run.finished_at,
             )
 
-    def _releases(self, project: str) -> Iterator[warehouse.Release]:
-        """The newest releases of a project: a new one also changes the state of the former."""
-        wanted = sa.select(releases).where(releases.c.project == project).order_by(releases.c.created_at.desc())
+    def _approvals(self, info: RunInfo) -> Iterator[warehouse.Approval]:
+        """Everything that was said about the commit's gates, in whatever run they asked."""
+        of_commit = (approval_requests.c.project == info.project, approval_requests.c.commit == info.commit)
         with self.database.connect() as connection:
-            for row in connection.execute(wanted.limit(20)).mappings():
-                same = ("project", "environment", "service", "number", "commit", "state", "created_at", "run_id")
-                more = ("graph_hash", "live_at", "ended_at", "reason")
-                values = {name: row[name] for name in (*same, *more)}
-                yield warehouse.Release(artifact_digest=row["digest"], **values)
+            for request in read_requests(connection, *of_commit):
+                same = ("project", "commit", "run_id", "step", "graph_hash", "digest", "author", "asked_at")
+                values = {name: getattr(request, name) for name in same}
+                for number, said in enumerate(request.answers, start=1):
+                    told: dict[str, Any] = {
+                        "decision": said.decision,
+                        "why": said.why,
+                        "how": said.how,
+                        "answered_at": said.at,
+                    }
+                    yield warehouse.Approval(
+                        request=request.id, number=number, person=said.person or None, **values, **told
+                    )
 
 
 def _step_row(step: records.StepRecord, of: dict[str, Any]) -> warehouse.Step:
@@ -135,7 +150,7 @@ def _step_row(step: records.StepRecord, of: dict[str, Any]) -> warehouse.Step:
 
 
 def _scan_report(info: RunInfo, step: str, outcome: ScanOutcome, base: str | None) -> warehouse.ScanReport:
-    of = {"project": info.project, "commit": info.commit, "run_id": info.id, "step": step}
+    of: dict[str, Any] = {"project": info.project, "commit": info.commit, "run_id": info.id, "step": step}
     summary = outcome.report.summary if outcome.report else None
     scan = warehouse.Scan(
         **of,
@@ -167,6 +182,37 @@ def _scan_report(info: RunInfo, step: str, outcome: ScanOutcome, base: str | Non
         for broken in outcome.report.quarantined
     )
     return warehouse.ScanReport(scan=scan, findings=outcome.report.findings, errors=errors, base_branch=base)
+
+
+def component_list(info: RunInfo, step: str, found: BillOutcome, listed_at: datetime) -> warehouse.ComponentList:
+    """A list of components as rows of a run's step."""
+    of: dict[str, Any] = {"project": info.project, "commit": info.commit, "run_id": info.id, "step": step}
+    bill = found.bill
+    about: dict[str, Any] = {"source": found.source, "image_digest": bill.image_digest, "listed_at": listed_at}
+    sbom = warehouse.Sbom(
+        **of,
+        **about,
+        branch=info.branch,
+        tool=bill.tool,
+        components=len(bill.components),
+        quarantined=bill.broken,
+        report_sha256=found.report_digest,
+        committed_at=info.committed_at or listed_at,
+    )
+    rows = [warehouse.ListedComponent(**of, **about, **attrs.asdict(one)) for one in bill.components]
+    return warehouse.ComponentList(sbom=sbom, components=rows)
+
+
+def _images(info: RunInfo, step: str, result: StepResult) -> Iterator[warehouse.Image]:
+    of: dict[str, Any] = {"project": info.project, "commit": info.commit, "run_id": info.id, "step": step}
+    for one in result.images:
+        yield warehouse.Image(**of, **attrs.asdict(one), made_at=utc_now())
+
+
+def _coverage(info: RunInfo, step: str, result: StepResult) -> Iterator[warehouse.Coverage]:
+    of: dict[str, Any] = {"project": info.project, "commit": info.commit, "run_id": info.id, "step": step}
+    for one in result.coverage:
+        yield warehouse.Coverage(**of, **attrs.asdict(one), measured_at=utc_now())
 
 
 def _tests(info: RunInfo, config: StepFields, result: StepResult) -> Iterator[warehouse.TestResult]:

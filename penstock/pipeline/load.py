@@ -1,8 +1,9 @@
 """Bytes of a `penstock.yaml` → a validated `Spec`, or one line that says where, what and the remedy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import attrs
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from penstock.errors import SpecError
@@ -20,11 +21,18 @@ FILE = "penstock.yaml"
 _INCLUDES = TypeAdapter(tuple[Include, ...])
 
 
-def load_spec(data: bytes, *, file: str = FILE, library: Library = NO_LIBRARY) -> Spec:
+def load_spec(
+    data: bytes,
+    *,
+    file: str = FILE,
+    library: Library = NO_LIBRARY,
+    look_at: Callable[[StepFields, Source], None] | None = None,
+) -> Spec:
     """
     Read and validate a pipeline, with its templates and its matrix unfolded.
 
     data: the file's bytes, UTF-8. file: what errors call it. library: where templates are found.
+    look_at: sees each step with its place, once all is well so far, and may raise a SpecError too.
     Raises: SpecError for the first thing that is wrong.
     """
     document = read_document(data, file)
@@ -46,6 +54,9 @@ def load_spec(data: bytes, *, file: str = FILE, library: Library = NO_LIBRARY) -
     except ValidationError as error:
         raise _from_validation(Source(values, ((document, ()),)), error, Spec) from error
     check_steps(Source(values, ((document, ()),)), spec, sources)
+    if look_at is not None:
+        for step, source in zip(steps, sources, strict=True):
+            look_at(step, source)
     return spec
 
 
@@ -69,10 +80,13 @@ def _combinations(document: Document, values: Mapping[str, Any]) -> Sequence[Map
 
 
 def _read_step(source: Source) -> StepFields:
-    from penstock.steps import step_types
+    from penstock.steps import SPELLINGS, step_types
 
     types = step_types()
     known = source.values.get("type")
+    if isinstance(known, str) and known in SPELLINGS:
+        known = SPELLINGS[known]
+        source = attrs.evolve(source, values={**source.values, "type": known})
     if not isinstance(known, str) or known not in types:
         raise _unknown_type(source, known, list(types))
     model = types[known].model

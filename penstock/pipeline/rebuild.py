@@ -1,6 +1,6 @@
 """The warehouse's tables built again: findings and their history from the archived reports, the rest from the state."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,11 +16,12 @@ from penstock.errors import ReportError
 from penstock.findings import Finding, Report, Scope, read_report
 from penstock.pipeline import records
 from penstock.pipeline.ingest import Ingest
+from penstock.pipeline.relist import relist
 from penstock.pipeline.spec import WORKSPACE
 from penstock.settings import Settings
 from penstock.state.tables import runs
-from penstock.steps.scanning import REPORTS
-from penstock.warehouse.imports import IMPORTED
+from penstock.steps.listing import REPORTS
+from penstock.warehouse.imports import IMPORTED, About, imported_scans
 from penstock.warehouse.rows import EMPTY_SHA256, IngestError, Scan
 from penstock.warehouse.write import ScanReport, Warehouse, insert_scan
 
@@ -31,16 +32,16 @@ _Read = Callable[[str], bytes | None]
 @attrs.frozen
 class Rebuilt:
     """
-    What was built again.
+    What was built again. lists: of components.
 
-    missing: scans of runs whose report is no longer in the archive, or damaged; their findings stay as they were, and
-        so do those of reports that somebody imported.
+    missing: scans whose report is no longer in the archive, or damaged; their findings stay as they were.
     """
 
     runs: int
     scans: int
     findings: int
     missing: int
+    lists: int = 0
 
 
 def rebuild(
@@ -70,7 +71,7 @@ def rebuild(
         counts = warehouse.write(lambda lake, again=again, kept=kept: again.build(lake, kept))  # type: ignore[misc]
         done = attrs.evolve(done, **{name: getattr(done, name) + count for name, count in counts.items()})
         tell(f"{project}: {counts['scans']} scans, {counts['findings']} findings")
-    return done
+    return attrs.evolve(done, lists=relist(database, warehouse, _reader(store), finished))
 
 
 def _finished(database: sa.Engine) -> list[str]:
@@ -126,13 +127,14 @@ class _Again:
         known = {(one.run_id, one.step, one.report_sha256) for one in recorded}
         lost = [one for one in kept if (one.run.info.id, one.step, one.digest) not in known]
         scans = sorted([*recorded, *filter(None, map(self._found, lost))], key=lambda one: one.scanned_at)
-        held = {one: _held(lake, one) for one in scans if self._report(one) is None}
+        held = {one: _held(lake, one) for one in scans if self._result(one) is None}
         for table in _SCANNED:
             lake.execute(f"DELETE FROM {table} WHERE project = ?", [self.project])
         findings = 0
         for scan in scans:
-            found, errors = self._result(scan, held.get(scan))
-            insert_scan(lake, ScanReport(scan=scan, findings=found, errors=errors, base_branch=self.base))
+            found, errors = (held[scan], ()) if scan in held else self._result(scan) or ([], ())
+            base = scan.base_branch or self.base
+            insert_scan(lake, ScanReport(scan=scan, findings=found, errors=errors, base_branch=base))
             findings += len(found)
         missing = [one for one in held if _has_report(one)]
         return {"scans": len(scans), "findings": findings, "missing": len(missing)}
@@ -141,7 +143,8 @@ class _Again:
         names = [one.name for one in attrs.fields(Scan)]
         columns = ", ".join(names)
         for row in lake.execute(f"SELECT {columns} FROM scans WHERE project = ?", [self.project]).fetchall():
-            yield Scan(**dict(zip(names, row, strict=True)))
+            values = dict(zip(names, row, strict=True))
+            yield Scan(**values | {"roots": None if values["roots"] is None else tuple(values["roots"])})
 
     def _found(self, kept: _Kept) -> Scan | None:
         """The scan of a report that only the state database still knows of."""
@@ -170,12 +173,18 @@ class _Again:
         folder = self.settings.home / "workspaces" / run_id
         return (WORKSPACE, str(folder / step), str(folder))
 
-    def _report(self, scan: Scan) -> Report | None:
-        if not _has_report(scan):
-            return None
-        return self._parsed(scan.report_sha256, scan.category, self._roots(scan.run_id, scan.step))
+    def _imported(self, scan: Scan) -> ScanReport | None:
+        """An imported scan as its report gives it: by the category that was said then, or by the report's own."""
+        same = ("project", "commit", "branch", "committed_at", "author", "tool", "base_branch")
+        about = About(**{name: getattr(scan, name) for name in same}, roots=scan.roots or ())
+        for category in dict.fromkeys((scan.category or None, None)):
+            report = self._parsed(scan.report_sha256, category, about.roots)
+            for one in imported_scans(report, scan.report_sha256, about) if report else ():
+                if (one.scan.category, one.scan.findings) == (scan.category, scan.findings):
+                    return one
+        return None
 
-    def _parsed(self, digest: str, category: str, roots: tuple[str, ...]) -> Report | None:
+    def _parsed(self, digest: str, category: str | None, roots: tuple[str, ...]) -> Report | None:
         data = self.read(digest)
         if data is None:
             return None
@@ -184,10 +193,16 @@ class _Again:
         except ReportError:
             return None
 
-    def _result(self, scan: Scan, held: pa.Table | None) -> tuple[list[Finding] | pa.Table, tuple[IngestError, ...]]:
-        report = self._report(scan) if held is None else None
+    def _result(self, scan: Scan) -> tuple[Sequence[Finding] | pa.Table, tuple[IngestError, ...]] | None:
+        """What the archived report says; None where there is none."""
+        if not _has_report(scan):
+            return None
+        if scan.run_id.startswith(IMPORTED):
+            imported = self._imported(scan)
+            return (imported.findings, imported.errors) if imported else None
+        report = self._parsed(scan.report_sha256, scan.category, self._roots(scan.run_id, scan.step))
         if report is None:
-            return [] if held is None else held, ()
+            return None
         of: Mapping[str, Any] = {"project": scan.project, "commit": scan.commit, "run_id": scan.run_id}
         errors = tuple(
             IngestError(
@@ -205,7 +220,9 @@ class _Again:
 
 
 def _has_report(scan: Scan) -> bool:
-    return scan.state == "succeeded" and scan.report_sha256 != EMPTY_SHA256 and not scan.run_id.startswith(IMPORTED)
+    # `roots` is known of an imported scan exactly when its report was archived.
+    is_archived = scan.roots is not None or not scan.run_id.startswith(IMPORTED)
+    return scan.state == "succeeded" and scan.report_sha256 != EMPTY_SHA256 and is_archived
 
 
 def _scanned(commit: str, branch: str, committed_at: datetime, scanned_at: datetime) -> dict[str, Any]:

@@ -152,7 +152,9 @@ def finish_step(database: sa.Engine, info: RunInfo, step: str, result: StepResul
         connection.execute(sa.delete(artifacts).where(artifacts.c.run_id == info.id, artifacts.c.step == step))
         if result.artifacts:
             connection.execute(sa.insert(artifacts), [_artifact_row(info, step, made) for made in result.artifacts])
-        if result.state in ("succeeded", "failed", "timed_out") or result.allowed or result.unneeded:
+        # A gate that waits has not passed, whatever was approved of an earlier build of the commit.
+        decided = result.state in ("succeeded", "failed", "timed_out", "waiting")
+        if decided or result.allowed or result.unneeded:
             connection.execute(_verdict(info, step, result))
 
 
@@ -218,7 +220,8 @@ def leave_waiting(database: sa.Engine, run_id: str, newer: str) -> None:
     gone = {"state": "skipped", "reason": f"goes on in run {newer[:8]}"}
     with database.begin() as connection:
         connection.execute(sa.update(steps).where(steps.c.run_id == run_id, steps.c.state == "waiting").values(**gone))
-        connection.execute(sa.update(runs).where(runs.c.id == run_id, runs.c.state == "waiting").values(**gone))
+        over = sa.update(runs).where(runs.c.id == run_id, runs.c.state == "waiting")
+        connection.execute(over.values(**gone, ingested_at=None))
 
 
 def finish_run(database: sa.Engine, run_id: str, *, cancelled: str | None = None, broken: str | None = None) -> State:

@@ -11,12 +11,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from penstock.components import read_bill
 from penstock.pipeline import records
 from penstock.pipeline.patterns import matches
 from penstock.pipeline.plan import canonical_json
 from penstock.pipeline.spec import Model, StepFields
 from penstock.state.tables import results, steps, verdicts
-from penstock.steps.context import Artifact, RunInfo, StepContext, StepResult, Verdict
+from penstock.steps.context import Artifact, BillOutcome, RunInfo, StepContext, StepResult, Verdict
+from penstock.steps.listing import REPORTS, SUFFIX
 
 _OF_NO_EFFECT = ("name", "type", "needs", "when", "timeout", "retry", "continue_on_error", "combination", "inputs")
 
@@ -101,12 +103,23 @@ def known_result(database: sa.Engine, context: StepContext, key: str) -> StepRes
         return None
     return StepResult(
         "succeeded",
+        bills=_bills(context, artifacts),
         artifacts=artifacts,
         outputs=row.produced.get("outputs", {}),
         verdict=_verdict(evidence),
         reused_from=row.run_id,
         produced=row.produced.get("text", ""),
     )
+
+
+def _bills(context: StepContext, artifacts: Sequence[Artifact]) -> tuple[BillOutcome, ...]:
+    """The lists of components among the artifacts: this commit is made of the same."""
+    found = []
+    for made in artifacts:
+        if made.path.startswith(f"{REPORTS}/") and made.key.endswith(SUFFIX):
+            bill = read_bill(b"".join(context.store.read(made.digest)), made.key)
+            found.append(BillOutcome(bill, made.digest))
+    return tuple(found)
 
 
 def _verdict(evidence: Mapping[str, Any] | None) -> Verdict | None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from penstock.pipeline.spec import Spec, Triggers
-from penstock.steps import step_types
+from penstock.steps import SPELLINGS, step_types
 
 ADDRESS = "https://json-schema.org/draft/2020-12/schema"
 
@@ -15,7 +15,9 @@ def pipeline_schema() -> dict[str, Any]:
     for name, step_type in step_types().items():
         model = step_type.model.model_json_schema()
         definitions |= model.pop("$defs", {})
-        model["properties"]["type"] = {"const": name, "description": step_type.model.summary}
+        spelled = [*(one for one, known in SPELLINGS.items() if known == name), name]
+        said: dict[str, Any] = {"enum": spelled} if len(spelled) > 1 else {"const": name}
+        model["properties"]["type"] = {**said, "description": step_type.model.summary}
         definitions[name] = model
     kinds = list(Triggers.model_fields)
     short = [{"enum": kinds}, {"type": "array", "items": {"enum": kinds}}]

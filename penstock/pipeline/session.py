@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from penstock.errors import PlatformError
 from penstock.folders import remove_tree
 from penstock.images.leftovers import remove_of_run
 from penstock.pipeline import records
+from penstock.pipeline.approvals import outdated_gates
 from penstock.pipeline.attempts import Attempt, try_step
 from penstock.pipeline.cancel import CancelToken
 from penstock.pipeline.expressions import holds
 from penstock.pipeline.facts import checks_of, facts_of, group_of, why_not
 from penstock.pipeline.ingest import Ingest
 from penstock.pipeline.kept import keep_workspace
+from penstock.pipeline.live import live_in
 from penstock.pipeline.log import FileLog, log_path
 from penstock.pipeline.plan import Graph
 from penstock.pipeline.spec import StepFields
@@ -199,7 +202,8 @@ class RunSession:
         """Whether a condition over what is upstream of the step is true. Raises: InputError when it has no answer."""
         decided = records.verdicts_of(self.services.database, self.info, self.graph.upstream(step))
         facts = self.facts(step)
-        return holds(condition, {**facts, **checks_of(decided, facts["steps"])})
+        functions = {"env": partial(live_in, self.services.database, self.info.project)}
+        return holds(condition, {**facts, **checks_of(decided, facts["steps"])}, functions)
 
     def upstream_artifacts(self, step: str) -> tuple[Artifact, ...]:
         """What the steps that `step` needs put out, directly or through others."""
@@ -209,8 +213,11 @@ class RunSession:
 
     def undecided(self, step: str) -> tuple[str, ...]:
         """Steps upstream of `step` whose passing is not on record for this commit and graph."""
+        upstream = self.graph.upstream(step)
         passed = records.passed_steps(self.services.database, self.info)
-        return tuple(need for need in self.graph.upstream(step) if need not in passed)
+        gates = {name: passed[name] for name in {*upstream} & {*passed} if self.graph.step(name).type == "step.gate"}
+        outdated = outdated_gates(self.services.database, self.info, gates)
+        return tuple(need for need in upstream if need not in passed or need in outdated)
 
     def _folder(self) -> Path:
         return self.services.settings.home / "workspaces" / self.info.id

@@ -163,6 +163,10 @@ class Reports(Model):
     """Files that a step writes for Penstock to read."""
 
     junit: WorkspacePattern | None = Field(None, description="JUnit XML: a file, or a pattern such as reports/*.xml.")
+    coverage: WorkspacePattern | None = Field(
+        None, description="Coverage as Cobertura XML, LCOV or coverage.py's JSON: a file, or a pattern."
+    )
+    sbom: WorkspacePath | None = Field(None, description="A list of components (SBOM) as CycloneDX JSON: a file.")
 
 
 class Retry(Model):
@@ -228,6 +232,7 @@ class StepFields(Model):
 
     conditions: ClassVar[frozenset[str]] = frozenset()  # fields that hold CEL without ${{ }}
     condition_names: ClassVar[frozenset[str]] = frozenset()  # what they may name besides
+    condition_functions: ClassVar[frozenset[str]] = frozenset()  # and which functions of ours
 
     name: StepName = Field(description="Unique in the file; small letters, digits, - and _.")
     type: str = Field(description="One of the step types, such as step.shell_exec.")

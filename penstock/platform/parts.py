@@ -18,7 +18,7 @@ from penstock.deploy.caddy import running_configuration
 from penstock.errors import PlatformError
 from penstock.platform.dagster import DagsterClient
 from penstock.platform.supervisor import Part, logged
-from penstock.settings import DATABASE_FILE, Settings, keep_secret
+from penstock.settings import DATABASE_FILE, SMTP_FILE, Settings, keep_secret
 from penstock.sockets import make_private, socket_folder
 from penstock.state.database import DAGSTER_SCHEMA, dagster_url
 from penstock.state.embedded import EmbeddedPostgres
@@ -101,6 +101,12 @@ def keep_database_address(settings: Settings) -> None:
         keep_secret(settings.home / DATABASE_FILE, settings.database_url)
 
 
+def keep_mail_address(settings: Settings) -> None:
+    """The same for the mail server, whose address may hold a password too."""
+    if settings.smtp_url:
+        keep_secret(settings.home / SMTP_FILE, settings.smtp_url)
+
+
 def warm_socket(settings: Settings) -> Path:
     """Where the run server listens."""
     return socket_folder(settings.home / "run", WARM_SOCKET) / WARM_SOCKET
@@ -108,7 +114,7 @@ def warm_socket(settings: Settings) -> Path:
 
 def environment(settings: Settings, root: Path) -> dict[str, str]:
     """The environment of every part. It holds no secret: what is one lies in files under PENSTOCK_HOME."""
-    dropped = {"PENSTOCK_DATABASE_URL", "PYTHONDONTWRITEBYTECODE", "PYTHONHOME"}
+    dropped = {"PENSTOCK_DATABASE_URL", "PENSTOCK_SMTP_URL", "PYTHONDONTWRITEBYTECODE", "PYTHONHOME"}
     env = {name: value for name, value in os.environ.items() if name not in dropped}
     ports = {f"PENSTOCK_{name.upper()}_PORT": str(port) for name, port in settings.ports.items()}
     own = {

@@ -18,6 +18,7 @@ from penstock.platform.parts import (
     create_dagster_tables,
     database_part,
     keep_database_address,
+    keep_mail_address,
     platform_parts,
     port_variables,
     write_configuration,
@@ -52,6 +53,7 @@ def platform(settings: Settings, on_ready: Say, on_event: Say) -> Iterator[sa.En
         stack.callback(database.dispose)
         migrate(database)
         keep_database_address(settings)
+        keep_mail_address(settings)
         create_dagster_tables(settings, database)
         ensure_local_token(database, settings)
         supervisor = Supervisor(platform_parts(settings), on_event, _end_this_process)
@@ -60,7 +62,7 @@ def platform(settings: Settings, on_ready: Say, on_event: Say) -> Iterator[sa.En
         with Warehouse(warehouse_location(settings)) as warehouse:
             warehouse.create()  # meanwhile, so that readers find its tables before the first run
         supervisor.wait_until_ready(on_ready)
-        recover(database, on_event, CancelToken())
+        recover(database, settings, on_event, CancelToken())
         close_abandoned(settings, database)
         for run_id in sorted({*noted_runs(settings)} - {*unfinished_runs(database)}):
             remove_of_run(settings, run_id)

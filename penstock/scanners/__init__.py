@@ -6,8 +6,6 @@ The step that runs it (`penstock/steps/scan_*.py`) knows none of that. **A scan 
 error, never a clean result**: `Scanner.look` decides it, from what the tool wrote.
 """
 
-import hashlib
-import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -16,9 +14,11 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import attrs
 
 from penstock.errors import NotFoundError
+from penstock.toolbox import last_line as last_line
 
 SARIF_FILE = "report.sarif"
 DETAIL_FILE = "detail.json"
+SBOM_FILE = "sbom.cdx.json"
 
 Subject = Literal["source", "dependencies", "image"]
 Weakness = Literal["vulnerabilities", "secrets", "misconfiguration"]
@@ -88,6 +88,11 @@ class ScanRequest:
         """Where the tool writes what SARIF has no room for, relative to the workspace."""
         return f"{self.output}/{DETAIL_FILE}"
 
+    @property
+    def sbom(self) -> str:
+        """Where a tool that lists components writes CycloneDX, relative to the workspace."""
+        return f"{self.output}/{SBOM_FILE}"
+
 
 @attrs.frozen
 class ToolRun:
@@ -104,6 +109,7 @@ class ToolRun:
     detail: bytes | None = None
     manifests: tuple[str, ...] = ()
     look_for: tuple[Weakness, ...] = VULNERABILITIES
+    sbom: bytes | None = None
 
 
 @attrs.frozen
@@ -113,6 +119,7 @@ class Looked:
 
     files: how many of `unit`, None where the tool does not tell. unreadable: those that it could not understand,
     ascending. sarif: the report where the tool itself writes none, or one that says too little.
+    sbom: the components that it has read, as CycloneDX JSON, from a tool that lists them.
     caution: why the result may be incomplete all the same.
     """
 
@@ -120,6 +127,7 @@ class Looked:
     unreadable: tuple[str, ...] = ()
     unit: Literal["file", "package"] = "file"
     sarif: bytes | None = None
+    sbom: bytes | None = None
     caution: str | None = None
 
 
@@ -227,20 +235,7 @@ def lock_file(name: str) -> Path:
     return _HERE / "locks" / f"{name}.lock"
 
 
-def environment_name(name: str) -> str:
-    """`<tool>-<hash>`: another lock or another Python is another environment."""
-    python = f"{sys.implementation.name}-{sys.version_info.major}.{sys.version_info.minor}"
-    digest = hashlib.sha256(python.encode() + b"\0" + lock_file(name).read_bytes())
-    return f"{name}-{digest.hexdigest()[:12]}"
-
-
 def own_environment(request: ScanRequest) -> Mapping[str, str]:
     """Variables by which the repository's `defaults.env` could put code of its own into a tool, made harmless."""
     empty = dict.fromkeys(("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "LD_PRELOAD", "LD_LIBRARY_PATH"), "")
     return {**empty, "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1", "PATH": f"{request.bin}:/usr/bin:/bin"}
-
-
-def last_line(text: str) -> str:
-    """The last line of a tool's output that says something, at most 300 characters; empty if none does."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""

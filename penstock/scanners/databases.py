@@ -18,8 +18,9 @@ from penstock.engines import Engine, Job
 from penstock.errors import PlatformError, StepTimeout
 from penstock.pipeline.cancel import CancelToken
 from penstock.scanners import DatabaseRequest, KeepsDatabase, ToolRun
-from penstock.scanners.tools import Tool, locked
+from penstock.scanners.tools import Tool
 from penstock.settings import Settings
+from penstock.toolbox import locked
 
 FRESH_S = 3600.0
 TAIL = 40

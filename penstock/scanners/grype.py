@@ -101,7 +101,7 @@ class Grype:
             reason = "grype found no package to look at; check what is scanned, or remove the step"
             return Refused(reason, fault="repository")
         read = {path for one in packages for path in _places(one)}
-        return Looked(len(packages), tuple(sorted(set(run.manifests) - read)), unit="package")
+        return Looked(len(packages), tuple(sorted(set(run.manifests) - read)), unit="package", sbom=run.detail)
 
 
 _ENV = {"GRYPE_CHECK_FOR_APP_UPDATE": "false", "SYFT_CHECK_FOR_APP_UPDATE": "false"}

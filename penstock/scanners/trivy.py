@@ -90,12 +90,19 @@ class Trivy:
     reads: tuple[str, ...] = LOCK_FILES
 
     def argv(self, request: ScanRequest) -> tuple[str, ...]:
-        """One scan to JSON, and its conversion to SARIF when it ended well."""
+        """One scan to JSON, and its conversion to SARIF and to a list of components when it ended well."""
         trivy = str(request.bin / "trivy")
         scan = [trivy, *_subject(request), *_options(request)]
         convert = [trivy, "convert", *_OWN_CONFIG, "--quiet", "--format", "sarif"]
         convert += ["--output", request.sarif, request.detail]
-        return ("/bin/sh", "-c", f"{shlex.join(scan)} && exec {shlex.join(convert)}")
+        if "vulnerabilities" not in request.look_for:  # then it has read no packages
+            return ("/bin/sh", "-c", f"{shlex.join(scan)} && exec {shlex.join(convert)}")
+        listed = [trivy, "convert", *_OWN_CONFIG, "--quiet", "--format", "cyclonedx", "--output", request.sbom]
+        return (
+            "/bin/sh",
+            "-c",
+            f"{shlex.join(scan)} && {shlex.join(convert)} && exec {shlex.join([*listed, request.detail])}",
+        )
 
     def env(self, request: ScanRequest) -> Mapping[str, str]:
         """The login for a registry never stands on the command line."""
@@ -186,6 +193,7 @@ def _packages_read(run: ToolRun, report: _Report) -> Looked | Refused:
         unreadable=tuple(sorted(set(run.manifests) - {one.target for one in read})),
         unit="package",
         sarif=_completed(run.sarif or b"", report),
+        sbom=run.sbom,
         caution=caution,
     )
 

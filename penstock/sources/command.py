@@ -1,6 +1,7 @@
 """The git command: hooks off, few protocols, no prompts; its time, its output and the files it writes are bounded."""
 
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -23,6 +24,7 @@ _GUARDS = {
     "gc.auto": "0",
     "maintenance.auto": "false",
     "advice.detachedHead": "false",
+    "http.followRedirects": "false",  # to wherever the server says, past the check of the address; see `reaching`
     "http.lowSpeedLimit": "1000",
     "http.lowSpeedTime": "60",
     "safe.directory": "*",
@@ -31,6 +33,8 @@ _KEPT_WORDS_BYTES = 64 * 1024  # of what git says went wrong: its last words cou
 _KEPT_VARIABLES = {"GIT_SSL_CAINFO", "GIT_SSH", "GIT_SSH_COMMAND"}
 _BLOCK_BYTES = 512  # what the shell's `ulimit -f` counts in
 _OF_SSH = "Could not read from remote repository"  # what ssh itself said stands above it
+_REDIRECT = re.compile(r"returned error: 30[12378]\b")
+_MOVED = "the server redirects: give the address that it leads to, such as the one that ends with .git"
 _SHORT_SH = 'ulimit -f "$0"; exec "$@"'
 
 
@@ -68,7 +72,8 @@ def git(
     command = [*_limiting(bounds), "git", *options, *words]
     code, output, told = _run(command, {**_environment(), **(env or {})}, bounds, _verb(words), data)
     if code:
-        raise PlatformError(f"git {_verb(words)} failed: {_last_words(told, code)}")
+        said = _last_words(told, code)
+        raise PlatformError(f"git {_verb(words)} failed: {said}", remedy=_MOVED if _REDIRECT.search(said) else None)
     return output
 
 

@@ -14,6 +14,7 @@ import attrs
 from penstock.errors import InputError, NotFoundError, PlatformError
 from penstock.sources.command import Bounds, TooLarge, git
 from penstock.sources.login import Login, given_to_git
+from penstock.sources.reaching import Reach, pinned
 
 _LATEST_S = 253_402_300_799  # the last second of the year 9999: a commit may claim any time, datetime ends there
 FORKS, PULL_REQUESTS = "refs/penstock/forks", "refs/penstock/pull-requests"  # in mirrors
@@ -45,10 +46,25 @@ LIMITS = Limits()
 
 @attrs.frozen
 class Remote:
-    """Where a repository is, and who Penstock is there; without a login whoever runs Penstock."""
+    """
+    Where a repository is, and who Penstock is there; without a login whoever runs Penstock.
+
+    reach: which hosts git may go to; public ones alone by default.
+    """
 
     url: str
     login: Login | None = None
+    reach: Reach = attrs.field(factory=Reach)
+
+    @contextmanager
+    def opened(self) -> Iterator[Mapping[str, str]]:
+        """
+        Environment variables for a git command that goes there.
+
+        Raises: AccessError for a host that must not be asked, InputError for a login that cannot be used there.
+        """
+        with given_to_git(self.login, self.url) as env:
+            yield pinned(self.url, self.reach, self.login, env)
 
 
 @attrs.frozen
@@ -302,7 +318,7 @@ def _fetch(remote: Remote | str, folder: Path, limits: Limits, *refspecs: str) -
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "HEAD").exists():
             git("init", "--quiet", "--bare", "--template=", str(folder))
-        with _room(repository, limits) as file_bytes, given_to_git(remote.login, remote.url) as env:
+        with _room(repository, limits) as file_bytes, remote.opened() as env:
             words = ("fetch", "--quiet", "--prune", "--no-tags", "--end-of-options", remote.url, *refspecs)
             # All in one pack, whose size is bounded; loose objects would each have a bound of their own.
             packed = ("-c", "fetch.unpackLimit=1")
@@ -370,7 +386,7 @@ def default_branch(remote: Remote | str) -> str:
 
 def _ask(remote: Remote | str, *options: str, end: tuple[str, ...] = ()) -> str:
     remote = _remote(remote)
-    with given_to_git(remote.login, remote.url) as env:
+    with remote.opened() as env:
         listing = git("ls-remote", *options, "--end-of-options", remote.url, *end, env=env)
     return listing.decode("utf-8", "replace")
 
@@ -382,7 +398,7 @@ def push(repository: Repository, remote: Remote | str, commit: str, branch: str)
     Raises: PlatformError with git's reason when the remote refuses.
     """
     remote = _remote(remote)
-    with given_to_git(remote.login, remote.url) as env:
+    with remote.opened() as env:
         repository.run("push", "--quiet", "--end-of-options", remote.url, f"{commit}:refs/heads/{branch}", env=env)
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import sqlalchemy as sa
@@ -14,7 +14,11 @@ from penstock.pipeline.complaints import suggestion
 from penstock.settings import Settings
 from penstock.sources.git import COMMIT, Remote, Repository, default_branch, fetch_pull_request, ls_remote, mirror
 from penstock.sources.login import Login, login_of
+from penstock.sources.reaching import Reach, reach_of
 from penstock.state.tables import heads, projects
+
+if TYPE_CHECKING:
+    from penstock.vault import Vault
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 VAULT_PROJECT = "penstock-git"
@@ -55,13 +59,14 @@ class Project:
 
         Raises: NotFoundError when the vault lacks the login, PlatformError when it is away.
         """
+        url, reach = fetched_from(self.url, self.connection.forge), reach_of(settings)
         if self.connection.login is None:
-            return Remote(self.url)
+            return Remote(url, reach=reach)
         from penstock.vault import open_vault
 
         secret = open_vault(settings).read(VAULT_PROJECT, self.connection.login)
         known_hosts = settings.home / "known_hosts"
-        return Remote(self.url, login_of(secret, forge=self.connection.forge, known_hosts=known_hosts))
+        return Remote(url, login_of(secret, forge=self.connection.forge, known_hosts=known_hosts), reach)
 
     def mirror_folder(self, settings: Settings) -> Path:
         """Where its mirror lies."""
@@ -114,17 +119,58 @@ class PullRequestHead:
     fork: bool
 
 
-def add_project(database: sa.Engine, name: str, url: str, *, login: Login | None = None) -> Project:
+_WITH_USER = frozenset({"azure-devops", "bitbucket-cloud", "bitbucket-server"})  # whose tokens may be `user:token`
+
+
+def forge_token(vault: "Vault", project: Project) -> str | None:
+    """
+    What opens the forge's API, for making hooks, asking and answering: the token, else the password that git uses.
+
+    Returns: one line, or JSON of a GitHub app or an AWS key; None where there is neither.
+    Raises: NotFoundError when the vault lacks it, PlatformError when it is away.
+    """
+    known = project.connection
+    if known.token:
+        token = vault.read(VAULT_PROJECT, known.token).decode().strip()
+        has_user = ":" in token and not token.startswith("{") and known.forge not in _WITH_USER
+        return token.partition(":")[2] if has_user else token
+    if known.login:
+        login = login_of(vault.read(VAULT_PROJECT, known.login), forge=known.forge)
+        return None if login.key else login.password
+    return None
+
+
+def check_token(token: str) -> str:
+    """The token without what stands around it. Raises: InputError; a line break in a header would be another header."""
+    told = token.strip()
+    if not told or not (told.startswith("{") or (told.isascii() and told.isprintable())):
+        raise InputError("this is no token", where="token", remedy="give one line of ASCII, or JSON")
+    return told
+
+
+def keep_token(database: sa.Engine, vault: "Vault", project: Project, token: str) -> Project:
+    """The project with its token in the vault, where no step can ask for it. Raises: InputError for what is none."""
+    name = f"token-{project.name}"
+    vault.write(VAULT_PROJECT, name, check_token(token).encode())
+    if project.connection.token == name:
+        return project
+    return set_connection(database, project.name, attrs.evolve(project.connection, token=name))
+
+
+def add_project(
+    database: sa.Engine, name: str, url: str, *, login: Login | None = None, reach: Reach | None = None
+) -> Project:
     """
     Connect a repository; the same name and address again is fine.
 
-    login: for asking it now; what is used later is set with `set_connection`.
+    login: for asking it now; what is used later is set with `set_connection`. reach: which hosts may be asked.
 
-    Raises: InputError for a name or address that cannot be used, ConflictError when the name is another's.
+    Raises: InputError for a name or address that cannot be used, AccessError for one that must not be, ConflictError
+    when the name is another's.
     """
     check_name(name)
     check_url(url)
-    remote = Remote(url, login)
+    remote = Remote(url, login, reach or Reach())
     try:
         project = Project(name, url, default_branch(remote))
         tags = {ref: commit for ref, commit in ls_remote(remote, tags=True).items() if ref.startswith("refs/tags/")}
@@ -141,6 +187,12 @@ def add_project(database: sa.Engine, name: str, url: str, *, login: Login | None
     if found.url != url:
         raise ConflictError(f'a project "{name}" is connected to {found.url}', remedy="choose another name")
     return found
+
+
+def fetched_from(url: str, forge: str | None) -> str:
+    """What git is told for an address: GitLab would redirect one without `.git`, and redirects are not followed."""
+    is_web = url.lower().startswith(("https://", "http://"))
+    return f"{url.rstrip('/')}.git" if forge == "gitlab" and is_web and not url.rstrip("/").endswith(".git") else url
 
 
 def check_name(name: str) -> None:

@@ -60,6 +60,11 @@ def create_engine(settings: Settings, *, pool_size: int = 5) -> sa.Engine:
     )
 
 
+def is_there(settings: Settings) -> bool:
+    """Whether there is a database to ask: one that the settings name, or the embedded one once it was made."""
+    return settings.database_url is not None or EmbeddedPostgres(settings.home).is_made
+
+
 @contextmanager
 def hosted_database(settings: Settings) -> Iterator[sa.Engine]:
     """

@@ -56,6 +56,11 @@ class EmbeddedPostgres:
         """The data folder itself, or a private folder under the temporary one where that path is too long."""
         return socket_folder(self.data, ".s.PGSQL.5432")
 
+    @property
+    def is_made(self) -> bool:
+        """Whether its data folder is complete."""
+        return (self.data / "penstock.ready").exists()
+
     def conninfo(self, database: str = DATABASE) -> str:
         """libpq's words for this server; holds no password, there is none."""
         return f"host={self.socket_dir} user=postgres dbname={database}"
@@ -79,7 +84,7 @@ class EmbeddedPostgres:
         Raises: PlatformError with initdb's own words.
         """
         _allow_system_user(self.data.parent)
-        if (self.data / "penstock.ready").exists():
+        if self.is_made:
             return
         if self.data.exists():
             shutil.rmtree(self.data)

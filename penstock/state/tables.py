@@ -64,9 +64,10 @@ inbox = sa.Table(
     now("received_at"),
     at("claimed_at"),
     sa.Column("told", sa.Text),
+    sa.Column("by_rule", sa.Boolean, nullable=False, server_default="false"),
     sa.Index("inbox_open", "state", "received_at"),
     sa.Index("inbox_untold", "id", postgresql_where=sa.text("state = 'ignored' AND told IS DISTINCT FROM state")),
-    comment="One row per event that was accepted: received, started (run_id), or ignored (reason).",
+    comment="One row per event that was accepted: received, started (run_id), or ignored (reason; by_rule: as wanted).",
 )
 
 runs = sa.Table(
@@ -171,20 +172,6 @@ results = sa.Table(
     comment="One row per step result that is known by what it was made of: image, commands, inputs, platform.",
 )
 
-approvals = sa.Table(
-    "approvals",
-    metadata,
-    sa.Column("project", sa.Text, primary_key=True),
-    sa.Column("commit", sa.Text, primary_key=True),
-    sa.Column("graph_hash", sa.Text, primary_key=True),
-    sa.Column("step", sa.Text, primary_key=True),
-    sa.Column("actor", sa.Text, primary_key=True),
-    sa.Column("decision", sa.Text, nullable=False),
-    sa.Column("why", sa.Text, nullable=False, server_default=""),
-    now("at"),
-    comment="One row per person who answered a gate of a commit and graph; without an actor: when it first asked.",
-)
-
 releases = sa.Table(
     "releases",
     metadata,
@@ -199,6 +186,7 @@ releases = sa.Table(
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("configuration", JSONB, nullable=False),
     sa.Column("previous", sa.Text),
+    sa.Column("rollback_of", sa.Text),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
     now("created_at"),
@@ -219,6 +207,7 @@ instances = sa.Table(
     sa.Column("port", sa.Integer),
     sa.Column("restarts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("reason", sa.Text),
+    sa.Column("ready", sa.Boolean, nullable=False, server_default=sa.true()),
     now("created_at"),
     at("started_at"),
     comment="One row per instance of a release: what is wanted of it and what it is.",
@@ -243,7 +232,10 @@ tokens = sa.Table(
     sa.Column("subject", sa.Text, nullable=False),
     now("created_at"),
     at("expires_at"),
-    comment="One row per API token; only its SHA-256 is kept.",
+    sa.Column("scopes", JSONB, nullable=False, server_default="[]"),
+    sa.Column("label", sa.Text, nullable=False, server_default=""),
+    at("used_at"),
+    comment="One row per API token, of the user who is its subject; only its SHA-256 is kept.",
 )
 
 audit = sa.Table(

@@ -27,7 +27,10 @@ _FILES = {
     "step.scan_deps": "scan_deps",
     "step.deploy": "deploy",
     "step.gate": "gate",
+    "step.plugin": "plugin",
 }
+SPELLINGS = {"plugin": "step.plugin"}
+"""What else a type may be called in a penstock.yaml."""
 
 
 @attrs.frozen

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from penstock.artifacts.store import ArtifactStore
+    from penstock.components import Bill
+    from penstock.coverage import FileCoverage
     from penstock.findings import Report
     from penstock.pipeline.junit import CaseResult
 
@@ -96,6 +98,36 @@ class ScanOutcome:
 
 
 @attrs.frozen
+class BillOutcome:
+    """
+    What a checkout or an image was found to be made of, and the raw list's hash in the artifact store.
+
+    source: `checkout`, or the image's name without tag and digest.
+    """
+
+    bill: "Bill"
+    report_digest: str
+    source: str = "checkout"
+
+
+@attrs.frozen
+class ImageMade:
+    """
+    An image that a step built or pushed under a name.
+
+    image_id: of its configuration; digest: of its manifest in a registry, None where it was only built.
+    size_bytes: unpacked. platform: such as linux/amd64.
+    """
+
+    name: str
+    image_id: str
+    digest: str | None = None
+    size_bytes: int | None = None
+    layers: int | None = None
+    platform: str | None = None
+
+
+@attrs.frozen
 class Verdict:
     """The gate of a step: did the tests pass, are there findings above the limit, is it healthy. With evidence."""
 
@@ -117,10 +149,13 @@ class StepResult:
     reason: str | None = None
     exit_code: int | None = None
     artifacts: tuple[Artifact, ...] = ()
-    outputs: Mapping[str, str] = attrs.field(factory=dict)
+    outputs: Mapping[str, Any] = attrs.field(factory=dict)
     verdict: Verdict | None = None
     scans: tuple[ScanOutcome, ...] = ()
     tests: "tuple[CaseResult, ...]" = ()
+    bills: tuple[BillOutcome, ...] = ()
+    coverage: "tuple[FileCoverage, ...]" = ()
+    images: tuple[ImageMade, ...] = ()
     cpu_s: float | None = None
     memory_peak_bytes: int | None = None
     reused_from: str | None = None
@@ -156,6 +191,7 @@ class StepContext:
     upstream_artifacts: step → what the steps that it needs put out, directly or through others.
     holds: step, CEL → whether a condition over what is upstream of the step is true.
     undecided: step → those upstream of it whose passing is not on record for this commit and graph.
+    suppressed: fingerprint → reason of the findings that somebody suppressed in this project, as it is in force now.
     platform_up: whether a platform runs that can keep a deployed service alive.
     services: what the file lets run beside steps, by name.
     secrets: name → value of those that the step was granted; their values are masked in its log.
@@ -175,6 +211,7 @@ class StepContext:
     holds: Callable[[str, str], bool]
     database: "sa.Engine"
     platform_up: bool
+    suppressed: Callable[[], Mapping[str, str]] = dict
     default_branch: str = "main"
     services: Mapping[str, Service] = attrs.field(factory=dict)
     secrets: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)

@@ -4,8 +4,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from penstock.deploy.domains import MOST_DOMAINS, Domains
 from penstock.deploy.health import HealthCheck
-from penstock.deploy.plan import ContainerSettings, DeploymentPlan, Service, ServiceConfiguration, TargetName
+from penstock.deploy.plan import (
+    MOST_REPLICAS,
+    ContainerSettings,
+    DeploymentPlan,
+    Service,
+    ServiceConfiguration,
+    TargetName,
+)
 from penstock.engines import DEFAULT_PIDS
 from penstock.errors import StepFailure
 from penstock.images.container import parse_volume
@@ -26,10 +34,12 @@ from penstock.pipeline.spec import (
     StepName,
 )
 from penstock.steps.context import Artifact, StepContext, StepResult, Verdict
+from penstock.steps.rollouts import NameAlone, Pause, Question, Strategy
 
 if TYPE_CHECKING:
     from penstock.deploy.releases import Release
     from penstock.deploy.targets.docker_images import FoundImage
+    from penstock.environments.admission import Admitted
 
 # What the start scripts of common service images need to become their own user; nothing that reaches out.
 DEFAULT_MEMORY_BYTES = 1024**3
@@ -40,10 +50,13 @@ _OF_DOCKER = (
 
 
 class Health(Model):
-    """How an instance is asked whether it is well: by HTTP (a path), by the image's own check, or by TCP."""
+    """How an instance is asked whether it is well: by HTTP (a path), a command, the image's own check, or by TCP."""
 
     http: str | None = Field(None, pattern=r"^/[!-~]*$", description="A path that answers 200 to 399 when it is well.")
     docker: bool = Field(False, description="Whether the engine runs the image's own HEALTHCHECK, in place of HTTP.")
+    command: tuple[str, ...] | str | None = Field(
+        None, description="Words, or a line for /bin/sh, run where the instance is; exits with 0 when it is well."
+    )
     interval: Duration = Field(1, description="Between two probes.")
     timeout: Duration = Field(2, description="For one probe.")
     healthy_after: int = Field(2, ge=1, le=100, description="Good answers in a row.")
@@ -53,14 +66,15 @@ class Health(Model):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if self.docker and self.http:
-            raise ValueError("health asks one way; leave `http` or `docker` out")
+        if sum((self.docker, self.http is not None, self.command is not None)) > 1:
+            raise ValueError("health asks one way; leave all but one of `http`, `command` and `docker` out")
         return self
 
     def check(self) -> HealthCheck:
         """The same for the deployment."""
         return HealthCheck(
-            kind="docker" if self.docker else "http" if self.http else "tcp",
+            kind="docker" if self.docker else "http" if self.http else "exec" if self.command else "tcp",
+            command=self.command,
             path=self.http or "/",
             interval_s=float(self.interval),
             timeout_s=float(self.timeout),
@@ -113,6 +127,23 @@ class Config(Login, StepFields):
     capabilities: tuple[Capability, ...] = Field((), description="What root inside may do; default: nothing special.")
     health: Health = Field(default_factory=Health, description="How to tell that it is well.")
     drain: Duration = Field(10, description="How long requests to the former release may still take.")
+    replicas: int = Field(1, ge=1, le=MOST_REPLICAS, description="How many instances share the traffic.")
+    strategy: Annotated[Strategy, NameAlone()] = Field(
+        Strategy(name="rolling"), description="How the release takes over from the one before."
+    )
+    verify: tuple[Question, ...] = Field(
+        (), max_length=50, description="Asked of a new instance before it gets traffic; what fails is undone."
+    )
+    smoke: tuple[Question, ...] = Field(
+        (), max_length=50, description="Asked at the service's address after the switch; what fails is undone."
+    )
+    watch: Pause = Field(
+        5, description="How long after the switch an instance that dies takes the release back; 0s for not at all."
+    )
+
+    domains: Annotated[Domains, OneOrMany()] = Field(
+        (), max_length=MOST_DOMAINS, description="Names under which it answers by HTTPS, such as shop.example.org."
+    )
 
     @model_validator(mode="after")
     def _fits_its_target(self) -> Self:
@@ -162,9 +193,9 @@ class Config(Login, StepFields):
 
 
 def run(config: Config, context: StepContext) -> StepResult:
-    """Deploy; refused while anything upstream has not passed for this very commit and graph."""
+    """Deploy; refused while anything upstream has not passed for this very commit and graph, or the rules say no."""
     # Imported here: the database's libraries are slow to load, and `penstock check` reads this file's model.
-    from penstock.deploy.rollout import deploy
+    from penstock.environments.admission import Intent, admit
 
     if not context.platform_up:
         return StepResult("skipped", reason="deployments need the platform: `penstock up`, then push")
@@ -176,10 +207,20 @@ def run(config: Config, context: StepContext) -> StepResult:
     for name in config.secret_env.values():
         context.secret(name)  # one that is not there is said before anything begins
     service = Service(context.run.project, config.environment, config.service or context.run.project)
+    pinned = config.target != "docker" or is_pinned(config.image or "")
+    admitted = admit(Intent(config.name, service.environment, service.name, config.target, pinned), context)
+    if isinstance(admitted, StepResult):
+        return admitted
+    return admitted.carried_out(lambda within: _deployed(config, within, service, admitted), context)
+
+
+def _deployed(config: Config, context: StepContext, service: Service, admitted: "Admitted") -> StepResult:
+    from penstock.deploy.rollout import deploy
+
     plan = _container_plan(config, context, service) if config.target == "docker" else _plan(config, context, service)
     try:
         release = deploy(
-            plan,
+            admitted.applied(plan),
             engine=context.database,
             settings=context.settings,
             log=context.log.line,
@@ -193,9 +234,17 @@ def run(config: Config, context: StepContext) -> StepResult:
 
 def _result(context: StepContext, service: Service, release: "Release") -> StepResult:
     from penstock.deploy.releases import service_url
+    from penstock.deploy.rollouts import rollout_of
 
     url = service_url(context.database, service) or ""
     evidence: dict[str, str | int | float] = {"release": release.number, "environment": service.environment, "url": url}
+    evidence |= {"digest": release.digest, "strategy": release.configuration.strategy.name}
+    with context.database.connect() as connection:
+        rollout = rollout_of(connection, release.id)
+    if rollout:
+        words = {None: "not asked", True: "passed", False: "failed"}
+        evidence |= {"verification": words[rollout.verified], "smoke tests": words[rollout.smoked]}
+        evidence["health"] = rollout.probe
     return StepResult(
         "succeeded",
         outputs={"url": url, "release": str(release.number), "digest": release.digest},
@@ -280,6 +329,12 @@ def _configuration(config: Config, context: StepContext, container: ContainerSet
         secret_env=dict(config.secret_env),
         health=config.health.check(),
         drain_s=float(config.drain),
+        replicas=config.replicas,
+        strategy=config.strategy.settings(),
+        verify=tuple(question.check() for question in config.verify),
+        smoke=tuple(question.check() for question in config.smoke),
+        watch_s=float(config.watch),
+        domains=config.domains,
         target=config.target,
         container=container,
     )

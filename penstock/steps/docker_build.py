@@ -66,15 +66,17 @@ def run(config: Config, context: StepContext) -> StepResult:
     # Imported here: what talks to Docker is slow to load, and `penstock check` reads this file's model.
     from penstock.engines.docker_server import connected
     from penstock.images.build import build_image
+    from penstock.images.described import image_made
     from penstock.images.stopping import Limit
 
     limit = Limit(float(config.timeout), context.token)
     recipe = _recipe(config, context)
     with connected(context.settings) as server:
         image_id = build_image(recipe, server, context.log, limit)
+        made = tuple(image_made(server, name, image_id) for name in recipe.tags)
     name = recipe.tags[0]
     context.log.line(f"built {name}: {image_id}")
-    return StepResult("succeeded", outputs={"image": name, "digest": image_id}, produced=name)
+    return StepResult("succeeded", outputs={"image": name, "digest": image_id}, produced=name, images=made)
 
 
 def _recipe(config: Config, context: StepContext) -> "Recipe":

@@ -42,6 +42,7 @@ def run(config: Config, context: StepContext) -> StepResult:
     """Push; refused while anything upstream has not passed for this very commit and graph."""
     # Imported here: what talks to Docker is slow to load, and `penstock check` reads this file's model.
     from penstock.engines.docker_server import connected
+    from penstock.images.described import image_made
     from penstock.images.push import Push, push_image
     from penstock.images.stopping import Limit
 
@@ -57,8 +58,9 @@ def run(config: Config, context: StepContext) -> StepResult:
         image_id = _own_image(config, context, server)
         push = Push(image_id, targets, account, insecure=config.insecure)
         pushed = push_image(push, server, context.log.line, limit)
+        made = tuple(image_made(server, str(one.name), image_id, one.digest) for one in pushed)
     outputs = {"digest": pushed[0].digest, "reference": pushed[0].reference, "image": str(pushed[0].name)}
-    return StepResult("succeeded", outputs=outputs, produced=pushed[0].reference)
+    return StepResult("succeeded", outputs=outputs, produced=pushed[0].reference, images=made)
 
 
 def _own_image(config: Config, context: StepContext, server: "Server") -> str:

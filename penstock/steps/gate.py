@@ -1,19 +1,40 @@
 """step.gate: what comes after it waits for a condition, for people, or for either."""
 
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from penstock.errors import InputError, StepFailure
+from penstock.people import NAME
+from penstock.pipeline.approval_rules import WEEK_S, ApprovalRule
 from penstock.pipeline.spec import Duration, Kind, Model, StepFields
 from penstock.steps.context import StepContext, StepResult
 
+Who = Annotated[str, StringConstraints(pattern=NAME)]
+
 
 class Approval(Model):
-    """Who has to say yes."""
+    """Who has to say yes. Without `users` and `groups`, anybody whom Penstock lets approve."""
 
     count: int = Field(1, ge=1, le=20, description="How many people.")
-    within: Duration = Field(7 * 24 * 3600, description="From when the gate first asked; then it stays shut.")
+    users: tuple[Who, ...] = Field((), max_length=50, description="These people.")
+    groups: tuple[Who, ...] = Field(
+        (), max_length=50, description="People in these groups, as they are when they answer."
+    )
+    not_author: bool = Field(
+        default=False, description="Neither who wrote the commit nor who set the run off may approve it."
+    )
+    within: Duration = Field(WEEK_S, description="From when people are asked; then it has expired.")
+
+    @model_validator(mode="after")
+    def _can_be_had(self) -> Self:
+        if self.users and not self.groups and self.count > len(set(self.users)):
+            raise ValueError(f"{self.count} people are needed and {len(set(self.users))} may; name more in `users`")
+        return self
+
+    def rule(self) -> ApprovalRule:
+        """The same as the platform judges it."""
+        return ApprovalRule(self.count, self.users, self.groups, self.not_author, int(self.within))
 
 
 class Config(StepFields):
@@ -21,14 +42,15 @@ class Config(StepFields):
     What opens the gate.
 
     The condition is CEL over the checks of the steps upstream: `tests.passed`, `scan.passed`, `findings.critical == 0`,
-    `steps.NAME.passed`, and what every expression may name. With an approval too, people are asked only where the
-    condition does not hold.
+    `steps.NAME.passed`, over what is live: `env("staging").healthy_s > 3600`, and what every expression may name. With
+    an approval too, people are asked only where the condition does not hold.
     """
 
     kind: ClassVar[Kind] = "report"
     summary: ClassVar[str] = "Go on only when a condition holds or people approve."
     conditions: ClassVar[frozenset[str]] = frozenset({"condition"})
     condition_names: ClassVar[frozenset[str]] = frozenset({"tests", "scan", "findings"})
+    condition_functions: ClassVar[frozenset[str]] = frozenset({"env"})
 
     condition: str | None = Field(None, max_length=1000, description="A CEL expression that is true.")
     approval: Approval | None = Field(None, description="Ask people.")
@@ -46,6 +68,9 @@ def run(config: Config, context: StepContext) -> StepResult:
 
     Raises: StepFailure when it stays shut.
     """
+    from penstock.pipeline.approvals import digest_upstream
+
+    digest = digest_upstream(config.name, context)  # before anything is judged: what comes later was not seen
     if undecided := context.undecided(config.name):
         raise StepFailure(f"no pass is on record for {', '.join(undecided)}", remedy="run what it needs first")
     if config.condition:
@@ -55,27 +80,27 @@ def run(config: Config, context: StepContext) -> StepResult:
             raise StepFailure(error.what, where="condition", remedy=error.remedy) from error
         if held:
             context.log.line(f"open: {config.condition}")
-            return StepResult("succeeded", outputs={"opened_by": "condition"}, produced=config.condition)
+            return _open("condition", config.condition, digest)
         if config.approval is None:
             return StepResult("failed", reason=f"{config.condition} does not hold")
         context.log.line(f"{config.condition} does not hold: people are asked")
     assert config.approval is not None
-    return _asked(config.name, config.approval, context)
+    return _by_people(config.name, config.approval.rule(), context, digest)
 
 
-def _asked(step: str, approval: Approval, context: StepContext) -> StepResult:
-    from penstock.pipeline.approvals import ask
+def _open(opened_by: str, produced: str, digest: str) -> StepResult:
+    """Open for what is built now, and for nothing that is built later."""
+    from penstock.pipeline.approvals import SEEN
 
-    answer = ask(context.database, context.run, step, count=approval.count, within_s=approval.within)
-    if answer.rejected_by:
-        why = f": {answer.why}" if answer.why else ""
-        return StepResult("failed", reason=f"rejected by {answer.rejected_by}{why}")
-    if len(answer.approved_by) >= approval.count:
-        people = ", ".join(answer.approved_by)
-        return StepResult("succeeded", outputs={"opened_by": people}, produced=f"approved by {people}")
-    if answer.expired:
-        return StepResult("failed", reason=f"nobody approved within {approval.within // 3600} h")
-    missing = approval.count - len(answer.approved_by)
-    command = f"penstock approve {context.run.id[:8]} {step}"
-    people = "one person" if missing == 1 else f"{missing} people"
-    return StepResult("waiting", reason=f"waits for {people} to approve: {command}")
+    return StepResult("succeeded", outputs={"opened_by": opened_by, SEEN: digest}, produced=produced)
+
+
+def _by_people(step: str, rule: ApprovalRule, context: StepContext, digest: str) -> StepResult:
+    from penstock.pipeline.approvals import closed, heard
+
+    answer = heard(step, rule, context, digest)
+    if answer.state != "approved":
+        return closed(answer, rule, context, step)
+    people = ", ".join(answer.approved_by)
+    context.log.line(f"approved by {people}")
+    return _open(people, f"approved by {people}", digest)

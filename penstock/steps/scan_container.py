@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from penstock.errors import PlatformError, StepFailure
-from penstock.images.names import ImageText, is_image_id
+from penstock.images.names import ImageText, is_image_id, parse_image
 from penstock.pipeline.spec import ArtifactKey, SecretName
 from penstock.scanners import ImageInput, ScanRequest, scanner_names
 from penstock.steps.context import Artifact, StepContext, StepResult
@@ -95,7 +95,13 @@ def run(config: Config, context: StepContext) -> StepResult:
         )
         visible = (*tool_files(tool, scanner), *seen_files(database))
         network = scanner.network or config.source == "registry"
-        return run_scan(config, context, Scan(scanner, request, visible, network))
+        source = config.artifact or _repository(config.image or "", config.name)
+        return run_scan(config, context, Scan(scanner, request, visible, network, source=source))
+
+
+def _repository(image: str, step: str) -> str:
+    """The image's name without tag and digest, the same for every build; of an id the step's."""
+    return step if is_image_id(image) else parse_image(image).untagged
 
 
 def _image(config: Config, context: StepContext, folder: Path) -> ImageInput:

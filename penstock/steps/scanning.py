@@ -7,12 +7,13 @@ this machine, and they execute nothing of the repository's.
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import attrs
+import msgspec
 from pydantic import Field, StringConstraints
 
 from penstock.engines import Engine, Exit, Job
@@ -20,12 +21,12 @@ from penstock.errors import PlatformError, ReportError, StepFailure
 from penstock.findings import SEVERITIES, Finding, Report, Scope, read_report
 from penstock.findings.policy import Policy, judge
 from penstock.pipeline.spec import WORKSPACE, Kind, StepFields
-from penstock.scanners import DETAIL_FILE, SARIF_FILE, Looked, Refused, Scanner, ScanRequest, ToolRun
+from penstock.scanners import DETAIL_FILE, SARIF_FILE, SBOM_FILE, Looked, Refused, Scanner, ScanRequest, ToolRun
 from penstock.scanners.tools import Tool
 from penstock.steps.context import Artifact, ScanOutcome, StepContext, StepResult, Verdict
+from penstock.steps.listing import REPORTS, list_components
 from penstock.steps.workspace import inside
 
-REPORTS = ".penstock"  # where a scan's SARIF lies in the workspaces of steps that need it
 ALWAYS_EXCLUDED = (".git", REPORTS)
 SHOWN = 20
 NAMED = 3
@@ -62,7 +63,7 @@ class Scan:
     One scanner over one thing.
 
     request.workspace: the folder that the job works in. read_only: what it must see besides.
-    seen_manifests: `request.manifests` as the scanner names them.
+    seen_manifests: `request.manifests` as the scanner names them. source: what it looks into, as `BillOutcome` says.
     """
 
     scanner: Scanner
@@ -70,6 +71,7 @@ class Scan:
     read_only: tuple[Path, ...]
     network: bool = False
     seen_manifests: tuple[str, ...] = ()
+    source: str = "checkout"
 
 
 def check_paths(step: str, paths: Sequence[str], workspace: Path) -> None:
@@ -143,6 +145,7 @@ def _tool_run(ended: Exit, context: StepContext, scan: Scan) -> ToolRun:
         output="\n".join(context.log.tail(TAIL)),
         sarif=_bytes_of(output / SARIF_FILE),
         detail=_bytes_of(output / DETAIL_FILE),
+        sbom=_bytes_of(output / SBOM_FILE),
         manifests=scan.seen_manifests,
         look_for=scan.request.look_for,
     )
@@ -161,15 +164,19 @@ def _judge(config: ScanFields, context: StepContext, scan: Scan, done: ToolRun) 
     sarif = looked.sarif or done.sarif or b""
     report = _read(config, context, scan, sarif)
     blob = context.store.put_bytes(sarif)
-    verdict = judge_findings(report.findings, config.fail_on_severity, looked, ignore_unfixed=config.ignore_unfixed)
-    _tell(context, report, verdict, looked)
+    found = as_decided(report.findings, context.suppressed)
+    verdict = judge_findings(found, config.fail_on_severity, looked, ignore_unfixed=config.ignore_unfixed)
+    listed = list_components(config.name, context, looked.sbom, scan.source) if looked.sbom else None
+    _tell(context, found, verdict, looked)
     return StepResult(
         state="succeeded" if verdict.passed else "failed",
         reason=None if verdict.passed else verdict.summary,
         exit_code=done.code,
         artifacts=(
             Artifact(f"{config.name}.sarif", f"{REPORTS}/{config.name}.sarif", "file", blob.digest, blob.size_bytes),
+            *([listed.artifact] if listed else ()),
         ),
+        bills=(listed.outcome,) if listed else (),
         verdict=verdict,
         scans=(ScanOutcome(report.runs[0].tool, config.name, report, blob.digest),),
     )
@@ -195,6 +202,26 @@ def _read(config: ScanFields, context: StepContext, scan: Scan, sarif: bytes) ->
     return report
 
 
+def as_decided(findings: Sequence[Finding], suppressed: Callable[[], Mapping[str, str]]) -> Sequence[Finding]:
+    """
+    The findings with what people decided: suppressed ones as if the report itself suppressed them.
+
+    The report that is recorded stays as the tool wrote it: a decision ends some day, and its finding is open again.
+    suppressed: asked only if there is something open.
+    """
+    if not any(not one.suppressed for one in findings):
+        return findings
+    decided = suppressed()
+    return [
+        one if one.suppressed or one.fingerprint not in decided else _suppressed(one, decided[one.fingerprint])
+        for one in findings
+    ]
+
+
+def _suppressed(finding: Finding, reason: str) -> Finding:
+    return msgspec.structs.replace(finding, suppressed=True, suppression_reason=reason)
+
+
 def judge_findings(
     findings: Sequence[Finding], fail_on: Severity, looked: Looked, *, ignore_unfixed: bool = False
 ) -> Verdict:
@@ -213,7 +240,7 @@ def judge_findings(
     if open_ones:
         evidence["worst"] = ", ".join(place(finding) for finding in open_ones[:NAMED])
     text = _in_words(open_ones, judged.offenders, fail_on)
-    summary = "; ".join([text, *_remarks(len(waiting), looked)])
+    summary = "; ".join([text, *_remarks(len(waiting), len(findings) - len(open_ones), looked)])
     return Verdict("findings", judged.passed, summary, evidence)
 
 
@@ -224,7 +251,9 @@ def _read_evidence(looked: Looked) -> Mapping[str, str | int | float]:
     return evidence | ({"caution": looked.caution} if looked.caution else {})
 
 
-def _remarks(waiting: int, looked: Looked) -> Iterator[str]:
+def _remarks(waiting: int, suppressed: int, looked: Looked) -> Iterator[str]:
+    if suppressed:
+        yield f"{count(suppressed, 'finding')} suppressed"
     if waiting:
         yield f"{count(waiting, 'finding')} that no version mends yet {'was' if waiting == 1 else 'were'} let pass"
     if looked.unreadable:
@@ -268,8 +297,8 @@ def failed(reason: str) -> Verdict:
     return Verdict("findings", passed=False, summary=reason)
 
 
-def _tell(context: StepContext, report: Report, verdict: Verdict, looked: Looked) -> None:
-    open_ones = worst_first(report.findings)
+def _tell(context: StepContext, findings: Sequence[Finding], verdict: Verdict, looked: Looked) -> None:
+    open_ones = worst_first(findings)
     for finding in open_ones[:SHOWN]:
         message = " ".join(finding.message.split())
         context.log.line(f"{finding.severity}: {place(finding)}: {message}")

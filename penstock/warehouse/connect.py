@@ -70,19 +70,28 @@ class Location:
         return _REMOTE.match(self.data_path) is not None
 
 
-def connect(location: Location, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+def connect(location: Location | None = None, *, read_only: bool | None = None) -> duckdb.DuckDBPyConnection:
     """
     A DuckDB connection with the lake attached and in use, in UTC. The caller closes it.
 
-    Readers must pass `read_only`. SQL that somebody typed goes through `penstock.warehouse.sql`, which locks more.
+    location: None is the warehouse of PENSTOCK_HOME (or `.penstock` in this repository), to be read: whether the
+    platform runs or not, its database answers until this process ends.
+    read_only: readers of a `location` must pass it. SQL that somebody typed goes through `penstock.warehouse.sql`,
+    which locks more.
     Raises: NotFoundError when a reader finds no warehouse yet; PlatformError when the catalog does not answer or an
-    extension is missing; SettingsError when the catalog holds another `data_path`.
+    extension is missing; SettingsError when the catalog holds another `data_path`; InputError to write without a place.
     """
+    if location is None:
+        from penstock.warehouse.home import location_of_home
+
+        if read_only is False:
+            raise InputError("only reading needs no place", where="connect", remedy="write through Warehouse(location)")
+        location, read_only = location_of_home(), True
     connection = duckdb.connect(config=_config())
     try:
         _load_extensions(connection, location)
         _create_secrets(connection, location)
-        _attach(connection, location, read_only=read_only)
+        _attach(connection, location, read_only=bool(read_only))
     except BaseException:
         connection.close()
         raise
@@ -134,6 +143,13 @@ def _create_secrets(connection: duckdb.DuckDBPyConnection, location: Location) -
     connection.execute(f"CREATE SECRET penstock_catalog ({', '.join(parts)})")
     if location.is_remote and (store := location.object_store):
         connection.execute(f"CREATE SECRET penstock_data ({', '.join(_store_parts(store))})")
+
+
+def bucket_words(location: Location) -> tuple[str, str] | None:
+    """The file of the extension and the words of CREATE SECRET that reach the location's bucket; None for a folder."""
+    if not location.is_remote or location.object_store is None:
+        return None
+    return str(_extension_file("httpfs")), ", ".join(_store_parts(location.object_store))
 
 
 def _store_parts(store: ObjectStore) -> list[str]:
@@ -210,3 +226,8 @@ def redact(text: str, location: Location) -> str:
 def quoted(text: str) -> str:
     """`text` as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def quoted_name(name: str) -> str:
+    """`name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'

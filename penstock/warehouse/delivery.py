@@ -30,7 +30,7 @@ _DEPLOYMENTS = """
         made.live_at,
         coalesce(live.is_rollback, false) AS is_rollback,
         CASE WHEN made.live_at IS NULL THEN 'never got traffic'
-             WHEN live.is_taken_back THEN 'taken back' END AS failure,
+             WHEN live.is_taken_back OR made.state = 'failed' THEN 'taken back' END AS failure,
         min(made.live_at) OVER later AS mended_at,
         CASE WHEN failure IS NOT NULL THEN epoch(mended_at - made.deployed_at) END AS restore_s
     FROM made LEFT JOIN live USING (project, environment, service, number)

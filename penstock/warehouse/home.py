@@ -1,5 +1,8 @@
 """The warehouse of a PENSTOCK_HOME: where it is, by the settings, and a connection for notebooks and programs."""
 
+import atexit
+import contextlib
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +11,7 @@ from urllib.parse import urlsplit
 
 import duckdb
 
-from penstock.errors import SettingsError
+from penstock.errors import NotFoundError, SettingsError
 from penstock.settings import Settings, load_settings
 from penstock.warehouse.connect import Location, ObjectStore, connect
 
@@ -29,6 +32,35 @@ def open_home(home: Path | str | None = None) -> Iterator[duckdb.DuckDBPyConnect
     settings = load_settings({**os.environ, **named})
     with hosted_database(settings), connect(warehouse_location(settings), read_only=True) as lake:
         yield lake
+
+
+def location_of_home() -> Location:
+    """
+    Where the warehouse of this environment's home is, with its database up until this process ends.
+
+    Raises: NotFoundError where nothing was ever recorded; nothing is made then.
+    """
+    settings = load_settings()
+    if settings.database_url is None and not (settings.home / "postgres").is_dir():
+        raise NotFoundError(
+            "there is no warehouse yet",
+            where=str(settings.home),
+            remedy="set PENSTOCK_HOME to a home that has one, or run a pipeline first: penstock run",
+        )
+    _keep_up(settings.home, settings.database_url)
+    return warehouse_location(settings)
+
+
+@functools.cache
+def _keep_up(home: Path, database_url: str | None) -> None:
+    """The database of these settings answers from now on, once for each; whoever leaves last stops it."""
+    from penstock.state.database import hosted_database
+
+    settings = load_settings()
+    assert (settings.home, settings.database_url) == (home, database_url)
+    stack = contextlib.ExitStack()
+    stack.enter_context(hosted_database(settings))
+    atexit.register(stack.close)
 
 
 def warehouse_location(settings: Settings, env: Mapping[str, str] | None = None) -> Location:

@@ -1,7 +1,7 @@
 """Reports of scanners that ran elsewhere, brought in as scans of a commit."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,19 +41,21 @@ class Imported:
     is_new: bool
 
 
-def import_report(warehouse: Warehouse, path: Path, about: About) -> list[Imported]:
+def import_report(warehouse: Warehouse, path: Path, about: About, archive: Callable[[bytes], object]) -> list[Imported]:
     """
     Record a report as one scan per tool and category; a second time, nothing happens.
 
+    archive: keeps the bytes by their hash, so that the tables can be built again; before anything is recorded.
     Raises: ReportError when it cannot be read, holds no run, or says that the scan failed; what `Warehouse` raises.
     """
     scope = Scope(repository=about.project, category=about.category, roots=about.roots)
     data = _bytes(path)
     report = read_report(data, scope=scope, where=str(path))
     _check(report, path)
+    archive(data)
     return [
         Imported(one.scan.tool, one.scan.category, one.scan.findings, is_new)
-        for one in _scans(report, hashlib.sha256(data).hexdigest(), about)
+        for one in imported_scans(report, hashlib.sha256(data).hexdigest(), about)
         for is_new in [warehouse.record_scan(one.scan, one.findings, errors=one.errors, base_branch=one.base_branch)]
     ]
 
@@ -86,7 +88,8 @@ def _check(report: Report, path: Path) -> None:
         raise ReportError("it holds no run of a tool", where=str(path), remedy="run the scanner again")
 
 
-def _scans(report: Report, digest: str, about: About) -> Iterator[ScanReport]:
+def imported_scans(report: Report, digest: str, about: About) -> Iterator[ScanReport]:
+    """A report's scans, one per tool and category. digest: what it is archived under."""
     pairs: dict[tuple[str, str], RunOutcome] = {(one.tool, one.category): one for one in report.runs}
     for (tool, category), outcome in pairs.items():
         if about.tool is not None and about.tool.lower() != tool.lower():
@@ -113,6 +116,8 @@ def _scans(report: Report, digest: str, about: About) -> Iterator[ScanReport]:
             quarantined=len(broken),
             report_sha256=digest,
             author=about.author,
+            roots=about.roots,
+            base_branch=about.base_branch,
         )
         errors = tuple(
             IngestError(

@@ -10,7 +10,12 @@ Suppressed is what the report says is, and what somebody decided about (`suppres
 Only a scan that succeeded speaks, and only about its own tool and category on its own branch. "Fixed" needs a report
 that was read whole: a result that had to be quarantined might be the one that seems to be gone. A scan of a commit
 older than the newest one scanned there (a late or repeated run) changes no state; it may only show that a finding is
-older than was thought. What the base branch has open is no news: it keeps who introduced it, when and where.
+older than was thought.
+
+What the base branch has open, or had at the time of the commit, is no news: it keeps who introduced it, when and where.
+A branch's first scan is a baseline (nobody knows when its findings came) unless the base had been scanned by then: what
+the base never had was brought by the branch. What the base had fixed before that commit stays in the baseline: the
+branch may have left it before.
 """
 
 from datetime import datetime
@@ -62,11 +67,11 @@ WITH events AS MATERIALIZED (
         arg_min(commit, committed_at) FILTER (event = 'introduced') AS commit,
         min(committed_at) FILTER (event = 'introduced') AS committed_at,
         arg_min_null(author, committed_at) FILTER (event = 'introduced') AS author,
-        bool_and(baseline) FILTER (event = 'introduced') AS baseline
+        bool_and(baseline) FILTER (event = 'introduced') AS baseline,
+        arg_max(state, seq) <> 'fixed' OR arg_max(committed_at, seq) > $committed_at AS is_there
     FROM events
     WHERE branch = $base_branch AND branch <> $branch
     GROUP BY fingerprint
-    HAVING arg_max(state, seq) <> 'fixed'
 ), facts AS (
     SELECT
         coalesce(seen.fingerprint, known.fingerprint) AS fingerprint,
@@ -80,7 +85,8 @@ WITH events AS MATERIALIZED (
         coalesce(seen.path, known.path) AS path,
         seen.suppression_reason,
         seen.severity <> known.severity OR seen.path <> known.path OR seen.rule_id <> known.rule_id AS is_changed,
-        base.fingerprint IS NOT NULL AS inherited,
+        coalesce(base.is_there, false) AS inherited,
+        base.fingerprint IS NOT NULL AS base_knew,
         base.commit AS base_commit,
         base.committed_at AS base_committed_at,
         base.author AS base_author,
@@ -115,7 +121,7 @@ SELECT
     CASE WHEN event = 'fixed' THEN $commit_before END AS last_seen_commit,
     CASE WHEN $is_late THEN known_baseline
          WHEN event = 'introduced' AND inherited THEN base_baseline
-         ELSE event = 'introduced' AND $is_first END AS baseline,
+         ELSE event = 'introduced' AND $is_first AND (base_knew OR NOT $base_was_scanned) END AS baseline,
     $run_id AS run_id,
     rule_id,
     severity,
@@ -141,16 +147,19 @@ def record_events(
     *,
     before: CommitBefore | None,
     base_branch: str | None = None,
+    base_was_scanned: bool = False,
 ) -> None:
     """
     What a scan that succeeded changes in the lives of the findings on its branch.
 
     findings: at least the columns fingerprint, rule_id, severity, path, suppressed and suppression_reason.
-    before: None at the first scan, whose findings are the baseline.
+    before: None at the first scan, whose findings are the baseline, but for what the base branch does not have.
+    base_was_scanned: whether the same tool and category read a commit of the base, no newer than this, with success.
     """
     connection.register("incoming_findings", findings)
     try:
-        connection.execute(_INSERT_EVENTS, _parameters(scan, before, base_branch))
+        parameters = _parameters(scan, before, base_branch) | {"base_was_scanned": base_was_scanned}
+        connection.execute(_INSERT_EVENTS, parameters)
     finally:
         connection.unregister("incoming_findings")
 

@@ -59,10 +59,11 @@ def compact(warehouse: Warehouse, *, kept: timedelta = KEPT, grace: timedelta = 
 
 def retain(warehouse: Warehouse, kept: timedelta) -> int:
     """
-    Remove the rows of old scans and runs: findings, tests, plugins' metrics, ingest errors.
+    Remove the rows of old scans and runs: findings, components, tests, coverage, what plugins told, ingest errors.
 
-    What is open today stays: the newest successful scan of every branch, tool and category keeps its findings. So do
-    scans, history, runs, steps and releases, which are small, and which the tables are built again from.
+    What is open today stays: the newest successful scan of every branch, tool and category keeps its findings, the
+    newest list of every branch and source its components. So do scans, lists, history, runs, steps, images and
+    releases, which are small, and which the tables are built again from.
     Returns: how many rows went. Their files go with later compactions.
     """
     return sum(warehouse.write(lambda lake, sql=sql: _deleted(lake, sql, kept)) for sql in _OLD)  # type: ignore[misc]
@@ -74,8 +75,16 @@ _OLD = (
         SELECT (project, arg_max(commit, (committed_at, scanned_at)), tool, category) FROM scans
         WHERE state = 'succeeded' GROUP BY project, branch, tool, category)
     """,
+    """
+    DELETE FROM components WHERE listed_at < $before AND (project, commit, step, source) NOT IN (
+        SELECT (project, arg_max(commit, (committed_at, listed_at)), step, source) FROM sboms
+        GROUP BY project, branch, step, source)
+        AND (project, commit) NOT IN (SELECT (project, commit) FROM releases WHERE state = 'live')
+    """,
+    "DELETE FROM coverage WHERE measured_at < $before",
     "DELETE FROM test_results WHERE finished_at < $before",
     "DELETE FROM plugin_metrics WHERE measured_at < $before",
+    "DELETE FROM plugin_data WHERE received_at < $before",
     "DELETE FROM ingest_errors WHERE occurred_at < $before",
 )
 

@@ -105,6 +105,7 @@ class Scan:
     state: "succeeded" or "failed"; a failed scan says nothing about findings: it fixes none.
     committed_at: orders the commits of a branch; a scan of an older commit never changes what a newer one said.
     report_sha256: what the report is archived under; EMPTY_SHA256 when the tool wrote none.
+    roots, base_branch: of an imported report: where the repository lay, and what the branch is merged into.
     """
 
     TABLE: ClassVar[str] = "scans"
@@ -128,6 +129,106 @@ class Scan:
     quarantined: int = 0
     report_sha256: str = EMPTY_SHA256
     author: str | None = None
+    roots: tuple[str, ...] | None = None
+    base_branch: str | None = None
+
+
+@frozen(kw_only=True)
+class Sbom:
+    """
+    A list of components: what a step found a checkout or an image to be made of.
+
+    source: `checkout`, or the image's name without its tag. image_digest: `sha256:…`, None of a checkout.
+    report_sha256: what the list is archived under. quarantined: entries that could not be read.
+    """
+
+    TABLE: ClassVar[str] = "sboms"
+    KEY: ClassVar[tuple[str, ...]] = ("commit", "project", "branch", "step", "source")
+
+    project: str
+    commit: str
+    branch: str
+    run_id: str
+    step: str
+    source: str
+    committed_at: datetime = field(validator=_aware)
+    listed_at: datetime = field(validator=_aware)
+    components: int = 0
+    quarantined: int = 0
+    image_digest: str | None = None
+    tool: str | None = None
+    report_sha256: str | None = None
+
+
+@frozen(kw_only=True)
+class ListedComponent:
+    """
+    A component of a commit's source, as `penstock.components.Component` says; a newer list of the same commit, step
+    and source replaces all of them.
+    """
+
+    TABLE: ClassVar[str] = "components"
+    KEY: ClassVar[tuple[str, ...]] = ("commit", "project", "step", "source")
+
+    project: str
+    commit: str
+    run_id: str
+    step: str
+    source: str
+    ecosystem: str
+    name: str
+    version: str
+    kind: str
+    listed_at: datetime = field(validator=_aware)
+    purl: str | None = None
+    namespace: str | None = None
+    licences: tuple[str, ...] = ()
+    path: str | None = None
+    direct: bool | None = None
+    image_digest: str | None = None
+
+
+@frozen(kw_only=True)
+class Image:
+    """
+    An image that a step built or pushed, under one of its names.
+
+    image_id: of its configuration. digest: of its manifest in a registry. size_bytes: unpacked. platform: os/cpu.
+    """
+
+    TABLE: ClassVar[str] = "images"
+    KEY: ClassVar[tuple[str, ...]] = ("run_id", "step", "name")
+
+    project: str
+    commit: str
+    run_id: str
+    step: str
+    name: str
+    image_id: str
+    digest: str | None = None
+    size_bytes: int | None = None
+    layers: int | None = None
+    platform: str | None = None
+    made_at: datetime | None = field(default=None, validator=_aware)
+
+
+@frozen(kw_only=True)
+class Coverage:
+    """How much of a file a step's tests reached; writing a step's coverage again replaces all of that step."""
+
+    TABLE: ClassVar[str] = "coverage"
+    KEY: ClassVar[tuple[str, ...]] = ("run_id", "step")
+
+    project: str
+    commit: str
+    run_id: str
+    step: str
+    path: str
+    lines: int
+    lines_covered: int
+    branches: int = 0
+    branches_covered: int = 0
+    measured_at: datetime | None = field(default=None, validator=_aware)
 
 
 @frozen(kw_only=True)
@@ -172,6 +273,40 @@ class Release:
     ended_at: datetime | None = field(default=None, validator=_aware)
     reason: str | None = None
     approved_by: str | None = None
+    strategy: str | None = None
+    replicas: int | None = None
+    previous_number: int | None = None
+    rollback_of: int | None = None
+
+
+@frozen(kw_only=True)
+class Rollout:
+    """
+    A rollout in its present state; writing it again replaces it.
+
+    number, from_number, source_number: of the release that takes over, of the one before, of what is taken up again.
+    """
+
+    TABLE: ClassVar[str] = "rollouts"
+    KEY: ClassVar[tuple[str, ...]] = ("rollout",)
+
+    rollout: str
+    project: str
+    environment: str
+    service: str
+    kind: str
+    strategy: str
+    state: str
+    created_at: datetime = field(validator=_aware)
+    number: int | None = None
+    from_number: int | None = None
+    source_number: int | None = None
+    actor: str | None = None
+    why: str | None = None
+    reason: str | None = None
+    seconds: float | None = None
+    began_at: datetime | None = field(default=None, validator=_aware)
+    ended_at: datetime | None = field(default=None, validator=_aware)
 
 
 @frozen(kw_only=True)
@@ -193,6 +328,34 @@ class Artifact:
 
 
 @frozen(kw_only=True)
+class Approval:
+    """
+    What was said about a gate: approved, rejected, withdrawn (an approval), cancelled (the request) or expired.
+
+    how: cli, api, page, mail, or clock when nobody said it. digest: SHA-256 of what the gate would let pass.
+    """
+
+    TABLE: ClassVar[str] = "approvals"
+    KEY: ClassVar[tuple[str, ...]] = ("request", "number")
+
+    project: str
+    commit: str
+    run_id: str
+    step: str
+    request: int
+    number: int
+    graph_hash: str
+    digest: str
+    person: str | None
+    decision: str
+    why: str
+    how: str
+    author: str | None = None
+    asked_at: datetime | None = field(default=None, validator=_aware)
+    answered_at: datetime | None = field(default=None, validator=_aware)
+
+
+@frozen(kw_only=True)
 class PluginMetric:
     """One metric; writing a step's metrics again replaces all of that step. labels: a JSON object as text."""
 
@@ -209,6 +372,32 @@ class PluginMetric:
     unit: str | None = None
     labels: str | None = None
     measured_at: datetime | None = field(default=None, validator=_aware)
+    tenant: str | None = "default"
+    environment: str | None = None
+    kind: str | None = None
+    received_at: datetime | None = field(default=None, validator=_aware)
+    seq: int | None = None
+
+
+@frozen(kw_only=True)
+class PluginDatum:
+    """A thing that a plugin told; writing a step's data again replaces all of that step. value: JSON as text."""
+
+    TABLE: ClassVar[str] = "plugin_data"
+    KEY: ClassVar[tuple[str, ...]] = ("run_id", "step", "plugin")
+
+    project: str
+    commit: str
+    run_id: str
+    step: str
+    plugin: str
+    kind: str
+    tenant: str = "default"
+    environment: str | None = None
+    key: str | None = None
+    value: str | None = None
+    received_at: datetime | None = field(default=None, validator=_aware)
+    seq: int | None = None
 
 
 @frozen(kw_only=True)
@@ -255,10 +444,17 @@ ROW_TYPES: tuple[type[Row], ...] = (
     Run,
     Step,
     Scan,
+    Sbom,
+    ListedComponent,
+    Image,
+    Coverage,
     TestResult,
     Release,
+    Rollout,
+    Approval,
     Artifact,
     PluginMetric,
+    PluginDatum,
     IngestError,
     Suppression,
 )
@@ -281,7 +477,7 @@ def arrow_schema(row_type: type[Row]) -> pa.Schema:
 def _arrow_type(hint: Any) -> pa.DataType:
     if get_origin(hint) in (Union, UnionType):
         hint = next(part for part in get_args(hint) if part is not type(None))
-    return _ARROW[hint]
+    return pa.list_(pa.string()) if get_origin(hint) is tuple else _ARROW[hint]
 
 
 def to_table(rows: Sequence[Row]) -> pa.Table:
@@ -295,12 +491,14 @@ def to_table(rows: Sequence[Row]) -> pa.Table:
 
 def _storable(value: Any) -> Any:
     # Half of a surrogate pair (a report cut in the middle of an emoji) is no UTF-8.
+    if isinstance(value, tuple):
+        return [_storable(one) for one in value]
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def last_of_each_key(rows: Iterable[Row]) -> list[Row]:
     """Rows without those that a later one of the same key replaces; all rows of a kind whose key names a group."""
     rows = list(rows)
-    if isinstance(rows[0], TestResult | PluginMetric | IngestError):
+    if isinstance(rows[0], TestResult | ListedComponent | Coverage | PluginMetric | PluginDatum | IngestError):
         return rows
     return list({tuple(getattr(row, name) for name in row.KEY): row for row in rows}.values())

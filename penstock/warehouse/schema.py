@@ -12,11 +12,30 @@ import duckdb
 
 from penstock.errors import PlatformError
 
-_THIRD = ("SELECT 'tables of components, coverage, images, approvals, rollouts and of what plugins told'",)
+_THIRD = (
+    "SELECT 'tables of components, coverage, images, approvals, rollouts and of what plugins told'",
+    "ALTER TABLE scans ADD COLUMN IF NOT EXISTS roots VARCHAR[]",
+    "ALTER TABLE releases ADD COLUMN IF NOT EXISTS strategy VARCHAR",
+    "ALTER TABLE releases ADD COLUMN IF NOT EXISTS replicas BIGINT",
+    "ALTER TABLE releases ADD COLUMN IF NOT EXISTS previous_number BIGINT",
+    "ALTER TABLE releases ADD COLUMN IF NOT EXISTS rollback_of BIGINT",
+    "ALTER TABLE scans ADD COLUMN IF NOT EXISTS base_branch VARCHAR",
+    "ALTER TABLE plugin_metrics ADD COLUMN IF NOT EXISTS tenant VARCHAR",
+    "ALTER TABLE plugin_metrics ADD COLUMN IF NOT EXISTS environment VARCHAR",
+    "ALTER TABLE plugin_metrics ADD COLUMN IF NOT EXISTS kind VARCHAR",
+    "ALTER TABLE plugin_metrics ADD COLUMN IF NOT EXISTS received_at TIMESTAMPTZ",
+    "ALTER TABLE plugin_metrics ADD COLUMN IF NOT EXISTS seq BIGINT",
+)
 """Columns that tables of version 2 get: ALTER TABLE … ADD COLUMN IF NOT EXISTS …; whole tables need no line."""
 
 MIGRATIONS: Mapping[int, str] = {2: "SELECT 'suppressions: a table more'", 3: ";".join(_THIRD)}
 """Version → what brings a warehouse of the version before it up to that version, before `schema.sql` is run."""
+
+PARTITIONED: Mapping[int, str] = {
+    3: "ALTER TABLE plugin_metrics SET PARTITIONED BY (tenant, project);"
+    "ALTER TABLE plugin_data SET PARTITIONED BY (tenant, project)",
+}
+"""Version → how its tables are laid out in files, which only a lake can do; run after `schema.sql`."""
 
 FIRST_VERSION = 1
 
@@ -58,10 +77,16 @@ def _upgrade(connection: duckdb.DuckDBPyConnection, present: int, newest: int, m
     pending = [sql for version, sql in sorted(migrations.items()) if version > present > 0]
     connection.execute("BEGIN")
     try:
-        for sql in [*pending, schema_sql()]:
+        for sql in [*pending, schema_sql(), *_layouts(connection, present, newest)]:
             connection.execute(sql)
         connection.execute("INSERT INTO schema_version VALUES (?, now())", [newest])
         connection.execute("COMMIT")
     except duckdb.Error:
         connection.execute("ROLLBACK")
         raise
+
+
+def _layouts(connection: duckdb.DuckDBPyConnection, present: int, newest: int) -> list[str]:
+    row = connection.execute("SELECT type FROM duckdb_databases() WHERE database_name = current_database()").fetchone()
+    is_lake = row is not None and row[0] == "ducklake"
+    return [sql for version, sql in sorted(PARTITIONED.items()) if present < version <= newest] if is_lake else []

@@ -76,7 +76,9 @@ CREATE TABLE IF NOT EXISTS scans (
     report_sha256 VARCHAR NOT NULL,
     author VARCHAR,
     committed_at TIMESTAMPTZ NOT NULL,
-    scanned_at TIMESTAMPTZ NOT NULL
+    scanned_at TIMESTAMPTZ NOT NULL,
+    roots VARCHAR[],
+    base_branch VARCHAR
 );
 COMMENT ON TABLE scans IS 'One row per report that a scanner (tool, category) gave in a step of a run, also when it failed.';
 
@@ -219,6 +221,72 @@ CREATE TABLE IF NOT EXISTS test_results (
 );
 COMMENT ON TABLE test_results IS 'One row per test per run.';
 
+CREATE TABLE IF NOT EXISTS sboms (
+    project VARCHAR NOT NULL,
+    commit VARCHAR NOT NULL,
+    branch VARCHAR NOT NULL,
+    run_id VARCHAR NOT NULL,
+    step VARCHAR NOT NULL,
+    source VARCHAR NOT NULL,
+    image_digest VARCHAR,
+    tool VARCHAR,
+    components BIGINT NOT NULL,
+    quarantined BIGINT NOT NULL,
+    report_sha256 VARCHAR,
+    committed_at TIMESTAMPTZ NOT NULL,
+    listed_at TIMESTAMPTZ NOT NULL
+);
+COMMENT ON TABLE sboms IS 'One row per commit, branch, step and source (the checkout, or an image) whose components were listed.';
+
+CREATE TABLE IF NOT EXISTS components (
+    project VARCHAR NOT NULL,
+    commit VARCHAR NOT NULL,
+    run_id VARCHAR NOT NULL,
+    step VARCHAR NOT NULL,
+    source VARCHAR NOT NULL,
+    purl VARCHAR,
+    ecosystem VARCHAR NOT NULL,
+    namespace VARCHAR,
+    name VARCHAR NOT NULL,
+    version VARCHAR NOT NULL,
+    kind VARCHAR NOT NULL,
+    licences VARCHAR[],
+    path VARCHAR,
+    direct BOOLEAN,
+    image_digest VARCHAR,
+    listed_at TIMESTAMPTZ NOT NULL
+);
+COMMENT ON TABLE components IS 'One row per component per commit and source (a step and what it looked into: the checkout, or an image).';
+
+CREATE TABLE IF NOT EXISTS images (
+    project VARCHAR NOT NULL,
+    commit VARCHAR NOT NULL,
+    run_id VARCHAR NOT NULL,
+    step VARCHAR NOT NULL,
+    name VARCHAR NOT NULL,
+    image_id VARCHAR NOT NULL,
+    digest VARCHAR,
+    size_bytes BIGINT,
+    layers BIGINT,
+    platform VARCHAR,
+    made_at TIMESTAMPTZ
+);
+COMMENT ON TABLE images IS 'One row per name under which a step of a run built or pushed an image; digest is that of its manifest in a registry, null for one that was only built.';
+
+CREATE TABLE IF NOT EXISTS coverage (
+    project VARCHAR NOT NULL,
+    commit VARCHAR NOT NULL,
+    run_id VARCHAR NOT NULL,
+    step VARCHAR NOT NULL,
+    path VARCHAR NOT NULL,
+    lines BIGINT NOT NULL,
+    lines_covered BIGINT NOT NULL,
+    branches BIGINT NOT NULL,
+    branches_covered BIGINT NOT NULL,
+    measured_at TIMESTAMPTZ
+);
+COMMENT ON TABLE coverage IS 'One row per file per step of a run: how many of its lines and branches the tests reached.';
+
 CREATE TABLE IF NOT EXISTS releases (
     project VARCHAR NOT NULL,
     environment VARCHAR NOT NULL,
@@ -233,9 +301,53 @@ CREATE TABLE IF NOT EXISTS releases (
     live_at TIMESTAMPTZ,
     ended_at TIMESTAMPTZ,
     reason VARCHAR,
-    approved_by VARCHAR
+    approved_by VARCHAR,
+    strategy VARCHAR,
+    replicas BIGINT,
+    previous_number BIGINT,
+    rollback_of BIGINT
 );
 COMMENT ON TABLE releases IS 'One row per release: a numbered attempt to run one artifact as a service in an environment.';
+
+CREATE TABLE IF NOT EXISTS rollouts (
+    rollout VARCHAR NOT NULL,
+    project VARCHAR NOT NULL,
+    environment VARCHAR NOT NULL,
+    service VARCHAR NOT NULL,
+    kind VARCHAR NOT NULL,
+    strategy VARCHAR NOT NULL,
+    state VARCHAR NOT NULL,
+    number BIGINT,
+    from_number BIGINT,
+    source_number BIGINT,
+    actor VARCHAR,
+    why VARCHAR,
+    reason VARCHAR,
+    seconds DOUBLE,
+    created_at TIMESTAMPTZ NOT NULL,
+    began_at TIMESTAMPTZ,
+    ended_at TIMESTAMPTZ
+);
+COMMENT ON TABLE rollouts IS 'One row per rollout: how a release took over from the one before, or did not; of a run, or asked for by a person.';
+
+CREATE TABLE IF NOT EXISTS approvals (
+    project VARCHAR NOT NULL,
+    commit VARCHAR NOT NULL,
+    run_id VARCHAR NOT NULL,
+    step VARCHAR NOT NULL,
+    request BIGINT NOT NULL,
+    number BIGINT NOT NULL,
+    graph_hash VARCHAR NOT NULL,
+    digest VARCHAR NOT NULL,
+    person VARCHAR,
+    decision VARCHAR NOT NULL,
+    why VARCHAR NOT NULL,
+    how VARCHAR NOT NULL,
+    author VARCHAR,
+    asked_at TIMESTAMPTZ,
+    answered_at TIMESTAMPTZ
+);
+COMMENT ON TABLE approvals IS 'One row per thing that was said about a gate: approved, rejected, withdrawn, cancelled, or expired by the clock.';
 
 CREATE TABLE IF NOT EXISTS artifacts (
     project VARCHAR NOT NULL,
@@ -260,9 +372,30 @@ CREATE TABLE IF NOT EXISTS plugin_metrics (
     value DOUBLE,
     unit VARCHAR,
     labels VARCHAR,
-    measured_at TIMESTAMPTZ
+    measured_at TIMESTAMPTZ,
+    tenant VARCHAR,
+    environment VARCHAR,
+    kind VARCHAR,
+    received_at TIMESTAMPTZ,
+    seq BIGINT
 );
-COMMENT ON TABLE plugin_metrics IS 'One row per metric that a plugin reported in a step of a run; labels are a JSON object.';
+COMMENT ON TABLE plugin_metrics IS 'One row per metric that a plugin reported in a step of a run; kind is gauge, counter or histogram; labels are a JSON object; seq ascends in the order in which they came.';
+
+CREATE TABLE IF NOT EXISTS plugin_data (
+    tenant VARCHAR NOT NULL,
+    project VARCHAR NOT NULL,
+    commit VARCHAR NOT NULL,
+    run_id VARCHAR NOT NULL,
+    step VARCHAR NOT NULL,
+    plugin VARCHAR NOT NULL,
+    environment VARCHAR,
+    kind VARCHAR NOT NULL,
+    key VARCHAR,
+    value VARCHAR,
+    received_at TIMESTAMPTZ,
+    seq BIGINT
+);
+COMMENT ON TABLE plugin_data IS 'One row per thing of any kind that a plugin told in a step of a run; value is JSON; seq ascends in the order in which they came.';
 
 CREATE TABLE IF NOT EXISTS ingest_errors (
     project VARCHAR NOT NULL,

@@ -10,7 +10,8 @@ from datetime import datetime
 
 import duckdb
 
-from penstock.errors import InputError, NotFoundError
+from penstock.errors import InputError, NotFoundError, PlatformError
+from penstock.warehouse.connect import Location, connect, redact
 from penstock.warehouse.rows import Suppression
 from penstock.warehouse.write import Warehouse, replace_rows
 
@@ -90,6 +91,33 @@ def expire(warehouse: Warehouse, now: datetime) -> int:
         return len(over)
 
     return warehouse.write(work)
+
+
+def in_force(location: Location, project: str, now: datetime) -> Mapping[str, str]:
+    """
+    Fingerprint → reason of what is suppressed in a project now; nothing where there is no warehouse yet.
+
+    Raises: PlatformError when the catalog does not answer: then it is not known, and nobody may guess.
+    """
+    try:
+        lake = connect(location, read_only=True)
+    except NotFoundError:
+        return {}
+    with lake:
+        try:
+            rows = lake.execute(
+                """
+                SELECT fingerprint, arg_max(reason, created_at) FROM suppressions
+                WHERE project = ? AND ended_at IS NULL AND (until IS NULL OR until > ?) GROUP BY fingerprint
+                """,
+                [project, now],
+            ).fetchall()
+        except duckdb.CatalogException:  # of a Penstock that knew no suppressions
+            return {}
+        except duckdb.Error as error:
+            what = f"what is suppressed cannot be read: {redact(str(error), location).splitlines()[0]}"
+            raise PlatformError(what, where=project) from None
+    return dict(rows)
 
 
 def whole_fingerprint(lake: duckdb.DuckDBPyConnection, project: str, prefix: str) -> str:

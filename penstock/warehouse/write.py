@@ -29,10 +29,12 @@ from penstock.warehouse.rows import (
     Artifact,
     Commit,
     IngestError,
+    ListedComponent,
     PluginMetric,
     Release,
     Row,
     Run,
+    Sbom,
     Scan,
     Step,
     TestResult,
@@ -68,6 +70,15 @@ class ScanReport:
     findings: "Sequence[Finding] | pa.Table" = ()
     errors: tuple[IngestError, ...] = ()
     base_branch: str | None = None
+
+
+@frozen(kw_only=True)
+class ComponentList:
+    """A list of components with what it lists; all of the list's commit, step and source."""
+
+    sbom: Sbom
+    components: "Sequence[ListedComponent]" = ()
+    errors: tuple[IngestError, ...] = ()
 
 
 class Warehouse:
@@ -118,8 +129,8 @@ class Warehouse:
         """Make the lake and its tables, or bring them up to date, so that readers find them."""
         self.write(lambda _: None)
 
-    def record(self, *items: Row | ScanReport) -> None:
-        """Rows and scans of any kinds, in one transaction. A row replaces the one with its key."""
+    def record(self, *items: Row | ScanReport | ComponentList) -> None:
+        """Rows, scans and lists of any kinds, in one transaction. A row replaces the one with its key."""
         self.write(lambda lake: _insert_all(lake, items))
 
     def record_commit(self, commit: Commit) -> None:
@@ -258,11 +269,13 @@ def _in_transaction(lake: duckdb.DuckDBPyConnection, work: Callable[[duckdb.Duck
     return result
 
 
-def _insert_all(lake: duckdb.DuckDBPyConnection, items: Sequence[Row | ScanReport]) -> None:
+def _insert_all(lake: duckdb.DuckDBPyConnection, items: Sequence[Row | ScanReport | ComponentList]) -> None:
     kinds: dict[type[Row], list[Row]] = {}
     for item in items:
         if isinstance(item, ScanReport):
             insert_scan(lake, item)
+        elif isinstance(item, ComponentList):
+            insert_components(lake, item)
         else:
             kinds.setdefault(type(item), []).append(item)
     for rows in kinds.values():
@@ -285,14 +298,33 @@ def replace_rows(lake: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> None:
         lake.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming_rows")
 
 
+def insert_components(lake: duckdb.DuckDBPyConnection, listed: ComponentList) -> None:
+    """A list in the place of an earlier one of its commit, step and source; within a transaction."""
+    replace_rows(lake, [listed.sbom])
+    key = {name: getattr(listed.sbom, name) for name in ListedComponent.KEY}
+    lake.execute(f"DELETE FROM components WHERE {' AND '.join(f'{name} = ${name}' for name in key)}", key)
+    if listed.components:
+        with _registered(lake, "incoming_rows", to_table(listed.components)):
+            lake.execute("INSERT INTO components BY NAME SELECT * FROM incoming_rows ORDER BY name")
+    if listed.errors:
+        replace_rows(lake, listed.errors)
+
+
 def insert_scan(lake: duckdb.DuckDBPyConnection, report: ScanReport) -> bool:
     """What `Warehouse.record_scan` does within its transaction."""
     scan, findings = report.scan, _checked(report)
-    earlier = _earlier_scans(lake, scan)
+    earlier = _earlier_scans(lake, scan, report.base_branch)
     if earlier.is_known:
         return False
     if scan.state == "succeeded":
-        record_events(lake, scan, findings, before=earlier.before, base_branch=report.base_branch)
+        record_events(
+            lake,
+            scan,
+            findings,
+            before=earlier.before,
+            base_branch=report.base_branch,
+            base_was_scanned=earlier.of_base,
+        )
     if earlier.is_replaced and scan.state == "succeeded":
         lake.execute(
             "DELETE FROM findings WHERE project = ? AND commit = ? AND tool = ? AND category = ?",
@@ -312,10 +344,14 @@ class _Earlier:
     is_known: bool
     is_replaced: bool
     before: CommitBefore | None
+    of_base: bool
 
 
-def _earlier_scans(lake: duckdb.DuckDBPyConnection, scan: Scan) -> _Earlier:
-    """Whether this very report is there, whether its commit was scanned with success, and the newest such commit."""
+def _earlier_scans(lake: duckdb.DuckDBPyConnection, scan: Scan, base: str | None) -> _Earlier:
+    """
+    Whether this very report is there, whether its commit was scanned with success, the newest such commit, and whether
+    a commit of the base, no newer than this one, was.
+    """
     same = " AND ".join(f"{name} = ${name}" for name in Scan.KEY)
     here = "branch = $branch AND state = 'succeeded'"
     row = lake.execute(
@@ -324,14 +360,18 @@ def _earlier_scans(lake: duckdb.DuckDBPyConnection, scan: Scan) -> _Earlier:
             count(*) FILTER ({same}) > 0,
             count(*) FILTER (state = 'succeeded' AND commit = $commit) > 0,
             arg_max(commit, (committed_at, scanned_at)) FILTER ({here}),
-            max(committed_at) FILTER ({here})
+            max(committed_at) FILTER ({here}),
+            count(*) FILTER (
+                state = 'succeeded' AND branch = $base AND branch <> $branch AND committed_at <= $committed_at
+            ) > 0
         FROM scans WHERE project = $project AND tool = $tool AND category = $category
         """,
-        {name: getattr(scan, name) for name in {*Scan.KEY, "project", "commit", "branch"}},
+        {name: getattr(scan, name) for name in {*Scan.KEY, "project", "commit", "branch", "committed_at"}}
+        | {"base": base},
     ).fetchone()
     assert row is not None  # an aggregate without GROUP BY
-    known, replaced, commit, committed_at = row
-    return _Earlier(known, replaced, CommitBefore(commit, committed_at) if commit else None)
+    known, replaced, commit, committed_at, of_base = row
+    return _Earlier(known, replaced, CommitBefore(commit, committed_at) if commit else None, of_base)
 
 
 def _insert_findings(lake: duckdb.DuckDBPyConnection, scan: Scan, findings: pa.Table) -> None:

@@ -26,10 +26,10 @@ _REMEDY = "have the platform's operator name the host in PENSTOCK_ALLOW_PRIVATE_
 _REFUSED = tuple(
     map(ipaddress.ip_network, ("100.64.0.0/10", "168.63.129.16/32", "192.0.0.0/24", "64:ff9b::/96", "2002::/16"))
 )
-_Resolve = Callable[[str, int], Iterable[str]]
+Resolve = Callable[[str, int], Iterable[str]]
 
 
-def check_address(url: str, allow_private: Allowed = False, *, resolve: _Resolve | None = None) -> tuple[str, ...]:
+def check_address(url: str, allow_private: Allowed = False, *, resolve: Resolve | None = None) -> tuple[str, ...]:
     """
     The IP addresses behind a URL, every one of which may be asked.
 
@@ -43,7 +43,7 @@ def check_address(url: str, allow_private: Allowed = False, *, resolve: _Resolve
 
 
 def check_host(
-    host: str, port: int, allow_private: Allowed = False, *, resolve: _Resolve | None = None
+    host: str, port: int, allow_private: Allowed = False, *, resolve: Resolve | None = None
 ) -> tuple[str, ...]:
     """The same for a host and port."""
     try:

@@ -1,7 +1,7 @@
 """Deliveries on disk: stored once however often they are sent, claimed by whoever works on them, kept for a month."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -120,11 +120,20 @@ def _again(connection: sa.Connection, new: NewDelivery) -> int | None:
     return connection.execute(revived.returning(deliveries.c.id)).scalars().first()
 
 
-def claim(connection: sa.Connection, limit: int) -> tuple[Claimed, ...]:
-    """Deliveries to work on, oldest first; nobody else gets them until the transaction ends."""
+def claim(
+    connection: sa.Connection, limit: int, *, of: Collection[str] = (), not_of: Collection[str] = ()
+) -> tuple[Claimed, ...]:
+    """
+    Deliveries to work on, oldest first; nobody else gets them until the transaction ends.
+
+    of: of these forges alone; empty: of all but those of `not_of`.
+    """
     due = sa.or_(deliveries.c.again_at.is_(None), deliveries.c.again_at <= sa.func.now())
     columns = [deliveries.c[field.name] for field in attrs.fields(Claimed)]
     wanted = sa.select(*columns).where(deliveries.c.state == "received", due).order_by(deliveries.c.id)
+    if of or not_of:
+        chosen = hooks.c.forge.in_(of) if of else hooks.c.forge.not_in(not_of)
+        wanted = wanted.where(deliveries.c.hook.in_(sa.select(hooks.c.id).where(chosen)))
     rows = connection.execute(wanted.limit(limit).with_for_update(skip_locked=True)).mappings()
     return tuple(Claimed(**row) for row in rows)
 
@@ -171,12 +180,18 @@ def get_delivery(database: sa.Engine, delivery: int) -> Delivery:
 
 
 def list_deliveries(
-    database: sa.Engine, *, project: str | None = None, hook: str | None = None, limit: int = 50
+    database: sa.Engine,
+    *,
+    project: str | None = None,
+    hook: str | None = None,
+    states: Collection[State] = (),
+    limit: int = 50,
 ) -> tuple[Delivery, ...]:
-    """Newest first, without their bodies."""
+    """Newest first, without their bodies. states: empty is any."""
     wanted = _all().order_by(deliveries.c.id.desc()).limit(limit)
     wanted = wanted.where(hooks.c.project == project) if project else wanted
     wanted = wanted.where(hooks.c.id == hook) if hook else wanted
+    wanted = wanted.where(deliveries.c.state.in_(states)) if states else wanted
     with database.connect() as connection:
         return tuple(Delivery(**row) for row in connection.execute(wanted).mappings())
 

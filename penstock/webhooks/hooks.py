@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import attrs
 import sqlalchemy as sa
@@ -22,7 +22,9 @@ from penstock.vault import Vault
 VAULT_PROJECT = "penstock-hooks"
 HOOK_ID = re.compile(r"hk[0-9a-f]{32}")
 WITHOUT_SECRET = ("aws-codecommit",)
+QUEUE_NOTE = "the queue cannot be read: "
 _SIGNING = "whsec_"
+_QUEUE = re.compile(r"https?://[A-Za-z0-9.:-]{1,255}/\d{12}/[A-Za-z0-9_-]{1,80}(\.fifo)?")
 _TOPIC = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_.-]{1,256}")
 
 
@@ -32,13 +34,15 @@ class Pins:
     What a forge's deliveries must say besides.
 
     username: Azure DevOps: of the basic authentication. subscription, azure_project: Azure DevOps: the ids that its
-    bodies name; None is not compared. topic_arn: CodeCommit: the one SNS topic that is believed.
+    bodies name; None is not compared. topic_arn: CodeCommit: the one SNS topic that is believed. queue_url: CodeCommit:
+    the SQS queue that Penstock reads.
     """
 
     username: str = "penstock"
     subscription: str | None = None
     azure_project: str | None = None
     topic_arn: str | None = None
+    queue_url: str | None = None
 
 
 @attrs.frozen
@@ -106,9 +110,19 @@ def new_secret(*, signing: bool = False) -> str:
 
 def _check(forge: str, secret: str | None, pins: Pins) -> None:
     if forge in WITHOUT_SECRET:
-        if not _TOPIC.fullmatch(pins.topic_arn or ""):
-            raise InputError("no SNS topic is pinned", where=forge, remedy="give --topic-arn arn:aws:sns:…")
+        if pins.topic_arn is None and pins.queue_url is None:
+            raise InputError(
+                "no SNS topic is pinned", where=forge, remedy="give --topic-arn arn:aws:sns:… or --queue-url"
+            )
+        if pins.topic_arn is not None and not _TOPIC.fullmatch(pins.topic_arn):
+            raise InputError("this is no SNS topic", where=forge, remedy="give --topic-arn arn:aws:sns:…")
+        if pins.queue_url is not None and not _QUEUE.fullmatch(pins.queue_url):
+            raise InputError(
+                "this is no SQS queue", where=forge, remedy="give --queue-url https://sqs.REGION.amazonaws.com/…"
+            )
         return
+    if pins.queue_url is not None:
+        raise InputError("only aws-codecommit is read from a queue", where=forge, remedy="leave --queue-url out")
     if not secret or len(secret) < 16 or not secret.isprintable():
         raise InputError("the hook's secret is too short", where=forge, remedy="use 16 printable characters or more")
     if secret.startswith(_SIGNING):
@@ -135,7 +149,7 @@ def repository_in(url: str) -> str | None:
     words = [word for word in path.split("/") if word]
     if "_git" in words[1:]:
         place = words.index("_git")
-        return "/".join((words[place - 1], *words[place + 1 :]))
+        return unquote("/".join((words[place - 1], *words[place + 1 :])))
     if words[:1] == ["v3"] and len(words) == 4:  # git@ssh.dev.azure.com:v3/org/Shop/api
         return "/".join(words[2:])
     if words[:2] == ["v1", "repos"]:
@@ -228,6 +242,18 @@ def count_refused(database: sa.Engine, refused: Mapping[str, tuple[int, str]]) -
         for hook_id, (count, reason) in sorted(refused.items()):
             values = {"refused": hooks.c.refused + count, "refused_at": sa.func.now(), "refused_reason": reason}
             connection.execute(sa.update(hooks).where(hooks.c.id == hook_id).values(**values))
+
+
+def note_queue(database: sa.Engine, hook_id: str, reason: str | None) -> None:
+    """Why a hook's queue cannot be read just now; None: it can, and what was noted of it is gone."""
+    change = sa.update(hooks).where(hooks.c.id == hook_id)
+    if reason:
+        change = change.values(refused_reason=f"{QUEUE_NOTE}{reason}"[:300], refused_at=sa.func.now())
+    else:
+        noted = hooks.c.refused_reason.startswith(QUEUE_NOTE, autoescape=True)
+        change = change.where(noted).values(refused_reason=None, refused_at=None)
+    with database.begin() as connection:
+        connection.execute(change)
 
 
 def _rows(database: sa.Engine, wanted: sa.Select[Any]) -> tuple[Hook, ...]:

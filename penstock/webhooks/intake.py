@@ -13,7 +13,7 @@ from penstock.forges.registry import FORGES
 from penstock.forges.verify import Trust
 from penstock.vault import Vault
 from penstock.webhooks.deliveries import NewDelivery, new_delivery, storable, store
-from penstock.webhooks.hooks import HOOK_ID, VAULT_PROJECT, Hook, count_refused, get_hook
+from penstock.webhooks.hooks import HOOK_ID, VAULT_PROJECT, WITHOUT_SECRET, Hook, count_refused, get_hook
 from penstock.webhooks.sns import Certificates
 
 KNOWN_FOR_S = 5.0  # so long a hook that was removed, or a secret that was taken back, is still believed
@@ -106,7 +106,7 @@ class Intake:
         hook = self._believed(hook_id, body, headers)
         if wait_s := self._too_fast(hook_id):
             raise TooFast(wait_s)
-        new, refusal = _read(hook, body, headers)
+        new, refusal = read_delivery(hook, body, headers)
         return Receipt(store(self._database, new), refusal)
 
     def _believed(self, hook_id: str, body: bytes, headers: Mapping[str, str]) -> Hook:
@@ -128,6 +128,10 @@ class Intake:
 
     def _verify(self, known: _Known, body: bytes, headers: Mapping[str, str]) -> None:
         hook = known.hook
+        if hook.forge in WITHOUT_SECRET and not hook.pins.topic_arn:
+            raise AccessError(
+                "this hook is read from a queue", where=hook.forge, remedy="pin an SNS topic to post here"
+            )
         try:
             FORGES[hook.forge].verify(body, headers, known.trust, self._now_s())
         except SettingsError as error:  # whoever sends it can do nothing about it
@@ -189,7 +193,7 @@ class Intake:
                 raise
 
 
-def _read(hook: Hook, body: bytes, headers: Mapping[str, str]) -> tuple[NewDelivery, EventError | None]:
+def read_delivery(hook: Hook, body: bytes, headers: Mapping[str, str]) -> tuple[NewDelivery, EventError | None]:
     """What is stored; one that cannot be read is kept as rejected, to be looked at."""
     forge = FORGES[hook.forge]
     told_id: str | None = None

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
-from penstock.errors import AccessError, EventError, PenstockError
+from penstock.errors import AccessError, InputError, NotFoundError, PenstockError
 from penstock.events import inbox
 from penstock.forges import aws_codecommit, sns
 from penstock.forges.event import GitEvent, Parsed
@@ -19,12 +19,13 @@ from penstock.webhooks import deliveries
 from penstock.webhooks.deliveries import Claimed, State
 from penstock.webhooks.hooks import Hook, hook_of, is_of
 from penstock.webhooks.meaning import Outcome, take_in
+from penstock.webhooks.rereading import UNSIGNED, Reread
 from penstock.webhooks.sns import Get, get
 
 _log = logging.getLogger(__name__)
 LOOK_EVERY_S, TIDY_EVERY_S = 2.0, 3600.0
 BATCH = 20
-MOST_ATTEMPTS = 12
+MOST_ATTEMPTS, MOST_REREADS = 12, 200  # the latter for a forge that is away: more than a day
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 600.0
 
 
@@ -43,6 +44,7 @@ class Processor:
     One thread; `wake` makes it look at once.
 
     told: called when there are new events. confirm: gets an address of SNS's. tidy: called every few seconds.
+    reread: makes it work on what nobody signed, and on nothing else: it waits for a forge, the others wait for nobody.
     """
 
     def __init__(
@@ -52,10 +54,13 @@ class Processor:
         *,
         confirm: Get = get,
         tidy: Callable[[], None] = lambda: None,
+        reread: Reread | None = None,
     ) -> None:
         self._database, self._told, self._confirm, self._tidy = database, told, confirm, tidy
+        self._reread = reread
         self._tidied_s = 0.0
-        self._rounds = Rounds("deliveries", self._look, every_s=LOOK_EVERY_S)
+        name = "unsigned deliveries" if reread else "deliveries"
+        self._rounds = Rounds(name, self._look, every_s=LOOK_EVERY_S)
 
     def start(self) -> None:
         """Begin, with what was left over."""
@@ -83,6 +88,8 @@ class Processor:
 
     def round(self) -> int:
         """Work on what is waiting. Returns: how many deliveries there were."""
+        if self._reread:
+            return self._one_by_one()
         try:
             return self._together(BATCH)
         except sa.exc.OperationalError:
@@ -94,7 +101,7 @@ class Processor:
     def _together(self, limit: int) -> int:
         """Several in one transaction: all of what they say is in the inbox, or nothing and they are still waiting."""
         with self._database.begin() as connection:
-            work = [self._understood(connection, claimed) for claimed in deliveries.claim(connection, limit)]
+            work = [self._understood(connection, claimed) for claimed in self._claim(connection, limit)]
             refs = [(one.hook.project, e.ref) for one in work for e in one.parsed if isinstance(e, GitEvent)]
             inbox.lock_refs(connection, refs)
             new = [_taken_in(connection, one) for one in work]
@@ -102,10 +109,15 @@ class Processor:
             self._told()
         return len(new)
 
+    def _claim(self, connection: sa.Connection, limit: int) -> tuple[Claimed, ...]:
+        if self._reread:
+            return deliveries.claim(connection, limit, of=UNSIGNED)
+        return deliveries.claim(connection, limit, not_of=UNSIGNED)
+
     def _one_by_one(self) -> int:
         """The next one alone, put off when it cannot be done."""
         with self._database.begin() as connection:
-            waiting = deliveries.claim(connection, 1)
+            waiting = self._claim(connection, 1)
         if not waiting:
             return 0
         (first,) = waiting
@@ -121,7 +133,7 @@ class Processor:
         return 1
 
     def _put_off(self, claimed: Claimed, reason: str) -> None:
-        if claimed.attempts + 1 < MOST_ATTEMPTS:
+        if claimed.attempts + 1 < (MOST_REREADS if self._reread else MOST_ATTEMPTS):
             pause_s = min(_FIRST_PAUSE_S * 2.0**claimed.attempts, _LONGEST_PAUSE_S)
             deliveries.put_off(self._database, claimed.id, reason, pause_s)
             return
@@ -135,14 +147,19 @@ class Processor:
         try:
             if ends := self._subscription(hook, claimed):
                 return _Work(claimed, hook, ends=ends)
-            parsed = FORGES[hook.forge].parse_all(claimed.body, claimed.headers, None)
-        except (EventError, AccessError) as error:
+            parsed = self._parsed(hook, claimed)
+        except (InputError, AccessError, NotFoundError) as error:
             return _Work(claimed, hook, ends=("rejected", str(error)))
         strangers = [e for e in parsed if isinstance(e, GitEvent) and not is_of(hook, e.repository)]
         if strangers:
             what = f"the delivery is of {strangers[0].repository}, the hook of {hook.repository}"
             return _Work(claimed, hook, ends=("rejected", f"{what}; make a hook for it, with --repository"))
         return _Work(claimed, hook, parsed)
+
+    def _parsed(self, hook: Hook, claimed: Claimed) -> Sequence[Parsed]:
+        if self._reread:
+            return self._reread(hook.project, claimed.body)
+        return FORGES[hook.forge].parse_all(claimed.body, claimed.headers, None)
 
     def _subscription(self, hook: Hook, claimed: Claimed) -> tuple[State, str] | None:
         """Confirm a subscription to the pinned topic; None when the delivery is something else."""

@@ -7,11 +7,20 @@ import pytest
 import sqlalchemy as sa
 from forge_server import TOKEN, ForgeServer
 
-from penstock.answers.connections import Connection, Options, api_url, connect, get_connection, list_connections
+from penstock.answers.connections import (
+    Connection,
+    Options,
+    api_url,
+    connect,
+    get_connection,
+    list_connections,
+    read_token,
+)
 from penstock.answers.outbox import shows_steps
 from penstock.errors import InputError, NotFoundError
 from penstock.forges.clients import Link
 from penstock.forges.clients.wire import check_base
+from penstock.sources.projects import get_project, keep_token
 from penstock.vault import Vault
 
 PUBLIC = "93.184.216.34"
@@ -94,13 +103,14 @@ def test_a_connection_is_changed_by_making_it_again(
     connect(database, vault, "shop", "github", secret=None, options=Options(comments=False), **named)
     (found,) = list_connections(database)
     assert found.options == Options(comments=False)
-    assert vault.read("penstock-hooks", found.secret) == TOKEN.encode()
+    assert (found.secret, read_token(database, vault, found)) == ("", TOKEN)
+    assert vault.read("penstock-git", "token-shop") == TOKEN.encode()
 
 
 def test_the_token_is_where_no_step_can_ask_for_it(connected: Connected, forge: ForgeServer, vault: Vault) -> None:
     """Neither the project's secrets nor the platform's hold it."""
     made = connected(forge)
-    assert made.secret not in {held.name for held in (*vault.names("shop"), *vault.names(""))}
+    assert (*vault.names("shop"), *vault.names("")) == ()
     assert TOKEN not in repr(made)
 
 
@@ -153,3 +163,21 @@ def test_steps_are_shown_on_github_by_default(connected: Connected, forge: Forge
     """Where there are checks; elsewhere they are asked for."""
     assert shows_steps(connected(forge, steps=None))
     assert not shows_steps(connected(forge, steps=False))
+
+
+def test_without_any_token_the_remedy_is_told(database: sa.Engine, vault: Vault, shop: object, link: Link) -> None:
+    """The project's own command gives it one."""
+    named: dict[str, Any] = {"url": "http://127.0.0.1:9", "repository": "shop/api", "link": link}
+    with pytest.raises(NotFoundError, match="penstock project edit shop --token-file"):
+        connect(database, vault, "shop", "gitea", secret=None, **named)
+
+
+def test_the_projects_token_serves_without_being_given_again(
+    database: sa.Engine, vault: Vault, shop: object, link: Link
+) -> None:
+    """As `penstock project add` has kept it."""
+    keep_token(database, vault, get_project(database, "shop"), "of-the-project")
+    made = connect(
+        database, vault, "shop", "gitea", secret=None, url="http://127.0.0.1:9", repository="shop/api", link=link
+    )
+    assert read_token(database, vault, made) == "of-the-project"

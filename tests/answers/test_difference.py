@@ -240,7 +240,7 @@ def test_words_are_left_as_they_are() -> None:
         ("failed", "test: exit code 1", 12, "failed in 12 s: test: exit code 1"),
         ("timed_out", None, 7300, "took too long in 2 h 1 min"),
         ("cancelled", "ada stopped it", 3, "cancelled: ada stopped it"),
-        ("waiting", "gate: two people", 3, "waits for approval: gate: two people"),
+        ("waiting", "gate: two people", 3, "waits: gate: two people"),
         ("infra_error", "the engine is away", 3, "Penstock could not do it: the engine is away"),
         ("skipped", "no changed file is among docs/**", None, "skipped: no changed file is among docs/**"),
         ("failed", "a\nb\x1b[0m\tc" + "d" * 200, None, "failed: a b [0m c" + "d" * 122 + "…"),

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import attrs
@@ -16,11 +17,18 @@ import sqlalchemy as sa
 from api_calls import API, graph, problem_of
 from real_parts import short_folder
 
+from penstock.environments import store
+from penstock.environments.facts import Deploying
+from penstock.environments.rules import Admission
+from penstock.environments.waiting import begin_waiting, look
 from penstock.pipeline import records
+from penstock.pipeline.log import utc_now
 from penstock.platform.dagster import DagsterClient
 from penstock.processes import wait_until
 from penstock.settings import Settings
-from penstock.state.tables import audit
+from penstock.state.database import create_engine
+from penstock.state.environment_tables import deployment_waits
+from penstock.state.tables import audit, runs
 from penstock.steps.context import RunInfo, StepResult
 
 WORKSPACE = """\
@@ -117,6 +125,36 @@ def test_rerun_is_a_new_run_of_what_failed(
     with database.connect() as connection:
         row = connection.execute(sa.select(audit).where(audit.c.action == "run.rerun")).mappings().one()
     assert (row["subject"], row["detail"]["run"], row["actor"]) == (run_id, again["id"], "local")
+
+
+@pytest.mark.timeout(600)
+def test_deployment_that_need_not_wait_any_more_goes_on_in_a_new_run(
+    run: RunInfo, settings: Settings, database: sa.Engine, dagster: DagsterClient
+) -> None:
+    """Once, whoever looks how often, after a `kill -9` in between too; the run that waited names the newer one."""
+    run_id = launch(dagster, "breaks", "wait", "FAILURE")
+    mine = attrs.evolve(run, id=run_id)
+    records.create_run(database, mine, graph())
+    with database.begin() as connection:
+        store.ensure(connection, "production")
+    now = utc_now()
+    soon = Admission("later", ("production is frozen",), now + timedelta(hours=1))
+    begin_waiting(database, Deploying(mine, "production", "shop", "process"), "hello", soon)
+    records.finish_step(database, mine, "hello", StepResult("waiting", reason="waits"))
+    assert look(database, dagster, now + timedelta(hours=2)) == 0, "its run is not over"
+    records.finish_run(database, run_id)
+    assert look(database, dagster, now) == 0, "it is not time yet"
+    restarted = create_engine(settings)
+    assert look(restarted, dagster, now + timedelta(hours=2)) == 1
+    assert look(restarted, dagster, now + timedelta(hours=2)) == 0
+    (again,) = dagster.runs_with_tag("dagster/parent_run_id", run_id)
+    assert records.load_run(database, run_id).reason == f"goes on in run {again[:8]}"
+    with restarted.begin() as connection:  # as it was when somebody died between the new run and its record
+        connection.execute(sa.update(deployment_waits).values(went_on_in=None, look_at=soon.at))
+        connection.execute(sa.update(runs).where(runs.c.id == run_id).values(state="waiting"))
+    assert look(restarted, dagster, now + timedelta(hours=2)) == 1
+    assert list(dagster.runs_with_tag("dagster/parent_run_id", run_id)) == [again], "no second run was begun"
+    restarted.dispose()
 
 
 @pytest.mark.timeout(600)

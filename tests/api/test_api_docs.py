@@ -21,7 +21,7 @@ from penstock.steps.context import Artifact, RunInfo, StepResult
 
 DOCS = Path(__file__).parents[2] / "docs" / "api.md"
 # What Dagster would be asked for, and what another machine would: their refusals are tested elsewhere.
-ELSEWHERE = ("/cancel", "/rerun", "git.example", "/projects/api")
+ELSEWHERE = ("/cancel", "/rerun", "/approve", "git.example", "/projects/api")
 
 
 def commands() -> Iterator[str]:

@@ -15,6 +15,13 @@ from penstock.cli.registry import COMMANDS
 GROUPS: dict[str, tuple[str, ...]] = {
     "project": ("add", "list", "show", "edit", "test", "remove"),
     "secret": ("set", "list", "remove", "check"),
+    "user": ("add", "list", "show", "edit", "remove"),
+    "group": ("add", "list", "remove"),
+    "token": ("create", "list", "revoke"),
+    "environment": (
+        *("add", "list", "show", "edit", "remove", "test", "hold", "release", "lift", "drop", "export", "apply"),
+    ),
+    "plugin": ("new", "check", "label", "test", "sdk", "install", "uninstall", "list"),
     "template": ("add", "list"),
     "warehouse": ("rebuild", "compact"),
     "findings": (),

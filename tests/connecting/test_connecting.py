@@ -1,23 +1,27 @@
 """Connect, try, change and disconnect: git's own server, a forge faked at the wire, real vault and database."""
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+import sqlalchemy as sa
 from fake_forge import TOKEN, FakeForge
 from git_builder import PIPELINE
 from git_servers import HttpServer
 
+from penstock.answers import connections as answering
 from penstock.connecting import editing
 from penstock.connecting.connect import Connecting, Wanted, change, connect, disconnect
 from penstock.connecting.detect import Place
 from penstock.connecting.hooking import hooks_at
 from penstock.connecting.trying import try_connection
-from penstock.errors import ConflictError, InputError, NotFoundError, SpecError
+from penstock.errors import AccessError, ConflictError, InputError, NotFoundError, SpecError
 from penstock.forges.clients import ForgeAway, ForgeRefused, Link
 from penstock.sources.projects import VAULT_PROJECT, add_project, get_project, list_projects, set_connection
+from penstock.state.tables import connections, projects
 from penstock.webhooks import hooks
 
 LINK = Link(allow_private=True)
@@ -281,12 +285,129 @@ def test_github_tells_scopes(forge: FakeForge):
 
 def test_private_hosts_are_not_asked(room: Connecting, git_server: HttpServer, forge: FakeForge):
     """Unless the platform's operator allows it: an address that a user gives leads nowhere inside."""
-    room = attrs.evolve(room, link=Link(allow_private=False))
-    connect(room, Wanted(f"{git_server.url}/team/shop.git", login=f"ada:{TOKEN}".encode(), hook=False))
+    closed = attrs.evolve(room, link=Link(allow_private=False))
+    wanted = Wanted(f"{git_server.url}/team/shop.git", login=f"ada:{TOKEN}".encode(), hook=False)
+    with pytest.raises(AccessError, match="not a public address"):
+        connect(closed, wanted)
+    assert (git_server.seen, list_projects(room.database)) == ([], ())
+    connect(room, wanted)
     put_at(room, forge)
+    room = closed
     found = {check.name: check for check in try_connection(room, "shop")}
     assert "not a public address" in found["token"].told
     assert forge.asked == []
+
+
+# Answers
+
+
+def test_token_that_is_given_once_serves_for_answers(room: Connecting, git_server: HttpServer, forge: FakeForge):
+    """The forge is told how runs stand with the very token that makes hooks, where its API is; there is one copy."""
+    wanted = Wanted(
+        f"{git_server.url}/team/shop.git",
+        forge="gitea",
+        login=b"ada:" + TOKEN.encode(),
+        token="for-the-api",
+        hook=False,
+        api_url=f"{forge.url}/",
+    )
+    made = connect(room, wanted)
+    assert "gitea is told how runs stand: team/shop" in made.done
+    (answers,) = answering.list_connections(room.database)
+    assert (answers.url, answers.repository, answers.secret) == (forge.url, "team/shop", "")
+    assert answering.read_token(room.database, room.vault, answers) == room.token(made.project) == "for-the-api"
+    assert {held.name for held in room.vault.names(VAULT_PROJECT)} == {"login-shop", "token-shop"}
+    change(room, "shop", token="another")
+    assert answering.read_token(room.database, room.vault, answers) == "another"
+    disconnect(room, "shop")
+    assert room.vault.names(VAULT_PROJECT) == room.vault.names(hooks.VAULT_PROJECT) == ()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_logins_token_answers_unless_it_is_not_wanted(room: Connecting, git_server: HttpServer, *, answers: bool):
+    """A password for git opens the forge too; `--no-answers` leaves the forge alone."""
+    login = f"ada:{TOKEN}".encode()
+    connect(room, Wanted(f"{git_server.url}/team/shop.git", forge="gitea", login=login, hook=False, answers=answers))
+    told = answering.list_connections(room.database)
+    assert [one.project for one in told] == (["shop"] if answers else [])
+    assert all(answering.read_token(room.database, room.vault, one) == TOKEN for one in told)
+
+
+def test_answers_begin_with_the_first_token_and_stay_ended(room: Connecting, bare: Path):
+    """A project that gets its token later is answered from then on; one whose answers were ended stays without."""
+    add_project(room.database, "shop", str(bare))
+    known = attrs.evolve(get_project(room.database, "shop").connection, forge="gitea", api_url="http://127.0.0.1:9")
+    with room.database.begin() as engine:
+        engine.execute(sa.update(projects).where(projects.c.name == "shop").values(url="https://127.0.0.1/a/shop.git"))
+    set_connection(room.database, "shop", known)
+    change(room, "shop", token="first")
+    assert [one.project for one in answering.list_connections(room.database)] == ["shop"]
+    answering.disconnect(room.database, room.vault, "shop")
+    change(room, "shop", token="second")
+    assert answering.list_connections(room.database) == ()
+    assert room.token(get_project(room.database, "shop")) == "second"
+
+
+def test_token_that_an_older_home_kept_for_answers_stays_good(
+    room: Connecting, git_server: HttpServer, forge: FakeForge
+):
+    """It opens the forge until the project is given one; then it is forgotten, and so it is with the project."""
+    connected(room, git_server, forge)
+    room.vault.write(hooks.VAULT_PROJECT, "token-shop", b"of-an-older-home")
+    with room.database.begin() as engine:
+        engine.execute(sa.update(connections).values(secret="token-shop"))
+    (old,) = answering.list_connections(room.database)
+    assert answering.read_token(room.database, room.vault, old) == "of-an-older-home"
+    change(room, "shop", default="trunk")
+    (old,) = answering.list_connections(room.database)
+    assert answering.read_token(room.database, room.vault, old) == "of-an-older-home"
+    change(room, "shop", token="the-projects-own")
+    (new,) = answering.list_connections(room.database)
+    assert answering.read_token(room.database, room.vault, new) == "the-projects-own"
+    assert "token-shop" not in {held.name for held in room.vault.names(hooks.VAULT_PROJECT)}
+
+
+def test_forge_that_cannot_be_told_does_not_hold_up_connecting(room: Connecting, git_server: HttpServer):
+    """It is a line among what is left, with the remedy."""
+    login = f"ada:{TOKEN}".encode()
+    made = connect(room, Wanted(f"{git_server.url}/team/shop.git", forge="bitbucket-cloud", login=login, hook=False))
+    assert any("bitbucket-cloud is not told how runs stand" in line and "--api-url" in line for line in made.left)
+
+
+@pytest.mark.parametrize(
+    ("forge", "api_url", "error", "told"),
+    [
+        (None, "https://93.184.216.34/api", InputError, "say which forge"),
+        ("gitea", "http://93.184.216.34/api", InputError, "unencrypted"),
+        ("gitea", "https://ada:word@93.184.216.34/api", InputError, "credentials"),
+        ("gitea", "ftp://93.184.216.34", InputError, "no address"),
+    ],
+)
+def test_address_of_an_api_is_checked(
+    *, room: Connecting, git_server: HttpServer, forge: str | None, api_url: str, error: type[Exception], told: str
+):
+    """Before anything is asked or kept."""
+    with pytest.raises(error, match=told):
+        connect(room, Wanted(f"{git_server.url}/team/shop.git", forge=forge, api_url=api_url))
+    assert list_projects(room.database) == ()
+
+
+def test_a_github_apps_key_never_becomes_a_header(room: Connecting, forge: FakeForge):
+    """The forge is asked with the token that the app is given for it."""
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
+    forge.says("GET", "/repos/a/b/installation", {"id": 55})
+    answer = {"token": "app-token", "expires_at": "2099-01-01T00:00:00Z"}
+    forge.says("POST", "/app/installations/55/access_tokens", answer, 201)
+    forge.says("GET", "/repos/a/b/hooks", [])
+    api = hooks_at(Place("github", "a/b", forge.url), json.dumps({"app_id": 12, "private_key": pem}, indent=1), LINK)
+    assert api is not None
+    assert api.list() == ()
+    assert forge.asked[-1][2]["Authorization"] == "Bearer app-token"
+    assert not any("PRIVATE" in str(asked) for asked in forge.asked)
 
 
 # Editing

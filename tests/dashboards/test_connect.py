@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 import httpx
 import pytest
-from dashboard_site import ROOT, Site, configure, serving, short_folder, start_dashboards
+from dashboard_site import ROOT, Site, configure, free_ports, serving, short_folder, start_dashboards
 from playwright.sync_api import Browser, Page, expect
 
 sys.path.append(str(Path(__file__).parents[1] / "sources"))
@@ -58,6 +58,7 @@ def parts() -> Iterator[Parts]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         folder = short_folder(stack)
         patch.setenv("PENSTOCK_VAULT_KEY_FILE", str(folder / "vault.key"))
+        patch.setenv("PENSTOCK_ALLOW_PRIVATE_HOSTS", "127.0.0.1")  # where the git server is
         settings = attrs.evolve(configure(stack), vault_key_file=folder / "vault.key")
         work = GitRepository(folder / "work")
         work.commit({"penstock.yaml": PIPELINE})
@@ -251,6 +252,30 @@ def test_events_tell_what_became_of_them_and_are_replayed(page: Page, parts: Par
     page.get_by_role("button", name="Replay").click()
     row = page.locator("tr", has_text="✘ rejected").filter(has_text="github")
     expect(row.locator("td[data-label=again]")).to_have_text("1", timeout=WAIT_MS)
+
+
+def test_pages_are_opened_by_their_address_first(browser: Browser, parts: Parts):
+    """A bookmark, in a browser that knows nothing, at dashboards that have drawn no page yet: each is drawn at once."""
+    connected(parts, "bookmarked")
+    with ExitStack() as stack:
+        ports = {**parts.site.settings.ports, "dashboards": free_ports(1)[0]}
+        url = start_dashboards(stack, attrs.evolve(parts.site.settings, ports=ports))
+        pages = {
+            "editor?project=bookmarked": ("Editor", "right: 1 step"),
+            "connect": ("Connect", "bookmarked"),
+            "events": ("Events", "what became of each"),
+        }
+        for path, (heading, text) in pages.items():
+            context = stack.enter_context(browser.new_context(viewport={"width": 1280, "height": 1000}))
+            context.set_default_timeout(WAIT_MS)
+            page = context.new_page()
+            page.goto(f"{url}/{path}")
+            expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=WAIT_MS)
+            see(page, text)
+            assert page.get_by_text("Page not found").count() == 0
+            assert page.url.startswith(f"{url}/{path.partition('?')[0]}")
+            unbroken(page)
+            assert page.locator(".ps-trouble").all_inner_texts() == []
 
 
 def test_pages_say_what_to_do_first(page: Page, fresh: Site):

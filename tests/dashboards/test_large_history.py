@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlencode
 
 import attrs
 import pytest
@@ -24,13 +25,21 @@ PAGES = {
     "runs": "demo-shop",
     "findings": "Age and pace",
     "diff?project=demo-shop": "brought",
+    "components": "most used first",
+    "components?q=log4j-core": "Live now",
     "gates": "Every threshold",
     "deployments": "deployments a week",
     "tests": "passed and failed on one and the same commit",
     "scanners": "Noisy rules",
     "sql": "Tables and their columns",
 }
-FRESH = {"diff": "step.scan_sast", "gates": "step.scan_sast", "tests": "JUnit XML", "scanners": "step.scan_sast"}
+FRESH = {
+    "diff": "step.scan_sast",
+    "gates": "step.scan_sast",
+    "tests": "JUnit XML",
+    "scanners": "step.scan_sast",
+    "components": "CycloneDX",
+}
 HINT = "'text/markdown': '> "
 NOTEBOOKS = ("deployments", "flaky-tests", "gate-backtest")
 
@@ -64,7 +73,8 @@ def page(browser: Browser) -> Iterator[Page]:
     context.close()
 
 
-def test_every_page_bears_months_of_history(page: Page, large: Large, tmp_path: Path):
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_bears_months_of_history(path: str, page: Page, large: Large, tmp_path: Path):
     """On narrow and wide, light and dark screens, and no browser asks any other server for anything."""
     asked: list[str] = []
 
@@ -73,8 +83,7 @@ def test_every_page_bears_months_of_history(page: Page, large: Large, tmp_path: 
             asked.append(request.url)
 
     page.on("request", keep)
-    for path, text in PAGES.items():
-        look(page, f"{large.site.url}/{path}", text, tmp_path)
+    look(page, f"{large.site.url}/{path}", PAGES[path], tmp_path)
     assert asked == []
 
 
@@ -83,6 +92,34 @@ def test_new_pages_say_what_to_do_when_there_is_nothing(page: Page, fresh: Site,
     assert not set(FRESH) & set(FRESH_BEFORE)
     for path, text in FRESH.items():
         look(page, f"{fresh.url}/{path}", text, tmp_path)
+
+
+def test_who_runs_a_component_leads_to_the_commit_that_brought_it(page: Page, large: Large):
+    """From the list of names to where it runs, and from there to the commit."""
+    page.goto(f"{large.site.url}/components")
+    page.get_by_role("link", name="org.apache.logging.log4j:log4j-core").click(timeout=30_000)
+    expect(page).to_have_url(re.compile("q=.*log4j-core"), timeout=30_000)
+    live = page.locator(".ps-table", has_text="since commit")
+    expect(live.locator("tbody tr", has_text="demo-shop").first).to_be_visible(timeout=30_000)
+    live.locator("tbody tr a").first.click()
+    expect(page).to_have_url(re.compile("diff.*commit="), timeout=30_000)
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        ("log4j-core < 0.1", "services run it"),
+        ("no-such-thing", "has ever named"),
+        ("< 1", "no component is named"),
+        ("a <", "is no range of versions"),
+        ("<script>alert(1)</script>", "no component is named"),
+    ],
+)
+def test_question_without_an_answer_says_so(page: Page, large: Large, asked: str, answer: str):
+    """Nothing found, or no question: one line each."""
+    page.goto(f"{large.site.url}/components?{urlencode({'q': asked})}")
+    expect(page.get_by_text(answer).first).to_be_visible(timeout=30_000)
+    assert page.get_by_test_id("stException").count() == 0
 
 
 def test_a_stricter_policy_stops_more(page: Page, large: Large):

@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+from collections import Counter
 from urllib.parse import urlsplit
 
 import psutil
@@ -14,6 +15,7 @@ from penstock.deploy.caddy import (
     is_free,
     known_ports,
     load_configuration,
+    read_slots,
     render,
     running_configuration,
     served_ports,
@@ -60,7 +62,7 @@ def test_upstream_that_was_tampered_with_is_put_right(platform):
     """The tables are the truth; the keeper compares every second."""
     platform.deploy(platform.plan("tampered", "v1"))
     port = urlsplit(platform.url("tampered")).port
-    file = caddy_folder(platform.settings) / "upstreams" / str(port)
+    file = caddy_folder(platform.settings) / "upstreams" / str(port) / "7"
     right = file.read_text()
     file.write_text("127.0.0.1:1")
     assert wait_until(lambda: file.read_text() == right, limit_s=20)
@@ -122,13 +124,15 @@ def test_wrong_settings_are_one_line(tmp_path):
 def test_upstream_files_say_what_is_wanted_and_nothing_else(tmp_path):
     """New ones appear, changed ones change, old ones go; other files are none of them."""
     folder = tmp_path
-    (folder / "upstreams").mkdir()
-    (folder / "upstreams" / "README").write_text("x")
+    for room in ("upstreams", "measured"):
+        (folder / room).mkdir()
+        (folder / room / "README").write_text("x")
     write_upstreams(folder, [Upstream(8710, 20001), Upstream(8711, 20002)])
-    write_upstreams(folder, [Upstream(8711, 20003)])
+    write_upstreams(folder, [Upstream(8711, 20003, 30), Upstream(8711, 20004, 70)])
     assert known_ports(folder) == {8711}
-    assert (folder / "upstreams" / "8711").read_text() == "127.0.0.1:20003"
-    assert sorted(path.name for path in folder.iterdir()) == ["upstreams"]
+    assert Counter(read_slots(folder, 8711)) == {20003: 30, 20004: 70}
+    assert sorted(path.name for path in folder.iterdir()) == ["measured", "upstreams"]
+    assert sorted(path.name for path in (folder / "measured").iterdir()) == ["8711", "README"]
 
 
 def test_served_ports_of_any_configuration():

@@ -85,7 +85,7 @@ class Bench:
     folder: Path
 
     def run(self, *, settings: dict[str, Any] | None = None, granted: dict[str, str] | None = None, **fields: Any):
-        log = FileLog(self.folder / "step.log")
+        log, fields = FileLog(self.folder / "step.log"), {"watch": 0, **fields}
         context = StepContext(
             run=RunInfo("run-1", "shop", COMMIT, "refs/heads/main", "g" * 8, "s" * 8),
             settings=attrs.evolve(self.platform.settings, **(settings or {})),

@@ -19,6 +19,7 @@ from penstock.deploy.health import HealthCheck
 from penstock.deploy.plan import ContainerSettings, DeploymentPlan, Service, ServiceConfiguration
 from penstock.deploy.releases import Instance, Release, instance_log, instances_of, release_history
 from penstock.deploy.rollout import recover
+from penstock.deploy.strategies import CanaryStep, Settings
 from penstock.deploy.targets.docker_container import INSTANCE_LABEL, by_instance
 from penstock.engines.docker_container import home_mark
 from penstock.errors import InputError, PlatformError, StepFailure
@@ -120,7 +121,7 @@ class Ship:
 
     def settled(self, name: str) -> bool:
         """Nothing is pending, exactly the live release has a container, and it answers."""
-        recover(self.platform.engine, print, CancelToken())
+        recover(self.platform.engine, self.platform.settings, print, CancelToken())
         history = self.history(name)
         live = [release for release in history if release.state == "live"]
         mine = [one["Labels"]["io.penstock.release"] for one in self.containers() if _service(one) == name]
@@ -399,7 +400,7 @@ def test_killed_engine_comes_back_with_the_service(ship_on):
     assert wait_until(lambda: ship.answers("engine", "v1"), limit_s=LIMIT_S)
     assert wait_until(lambda: ship.instance(release).state == "running", limit_s=LIMIT_S)
     assert len(ship.containers()) == 1
-    assert recover(platform.engine, print, CancelToken()) == []
+    assert recover(platform.engine, platform.settings, print, CancelToken()) == []
     ship.deploy("engine", "v2")
     assert ship.get("engine") == "v2"
 
@@ -458,3 +459,30 @@ def test_keeper_needs_no_engine_without_containers(tmp_path):
     with running_platform(PENSTOCK_DOCKER_HOST=f"unix://{tmp_path}/absent.sock") as platform:
         platform.deploy(platform.plan("plain", "v1"))
         assert platform.get("plain") == "v1"
+
+
+def test_replicas_share_the_traffic_and_services_reach_each_other_by_name(ship):
+    """Two containers each; the neighbour of the project is reached by its name, nobody else's is."""
+    first = ship.deploy("neighbour", "v1", replicas=2)
+    assert len(ship.containers()) >= 2
+    second = ship.deploy("neighbour", "v2", replicas=2, strategy=Settings(name="blue_green"))
+    assert {one["Labels"]["io.penstock.release"] for one in ship.containers() if _service(one) == "neighbour"} == {
+        second.id
+    }
+    caller = ship.deploy("caller", "v1")
+    assert ship.execute(caller, "wget -q -O - http://neighbour:8080/").strip() == "v2"
+    elsewhere = ship.plan("stranger", "v1")
+    elsewhere = attrs.evolve(elsewhere, service=Service("shop", "staging", "stranger"))
+    stranger = ship.platform.deploy(elsewhere)
+    assert "v2" not in ship.execute(stranger, "timeout 5 wget -q -O - http://neighbour:8080/ 2>&1")
+    assert first.state == "live"
+
+
+def test_broken_containers_are_taken_back(ship):
+    """A canary of two containers whose image cannot serve: the former two go on."""
+    canary = Settings(name="canary", steps=(CanaryStep(weight=50, hold_s=0.5),))
+    ship.deploy("canary", "v1", replicas=2, strategy=canary)
+    with pytest.raises(StepFailure, match="crashed: exit code 3"):
+        ship.deploy("canary", "v2", replicas=2, strategy=canary, command="echo no config; exit 3")
+    assert ship.get("canary") == "v1"
+    assert len([one for one in ship.containers() if _service(one) == "canary"]) == 2

@@ -76,7 +76,7 @@ def test_triggers_decide(pushed: Pushed, on: object, ref: str, runs: bool):
     """By kind, branch and tag; where the commit before is not known every path fits."""
     event, launch = pushed(on, ref)
     assert (launch is not None) is runs
-    assert (event.state == "ignored") is not runs
+    assert (event.state == "ignored", event.by_rule) == (not runs, not runs)
     assert runs or event.reason
 
 
@@ -98,7 +98,7 @@ def test_author_may_ask_for_no_run(pushed: Pushed, message: str, runs: bool):
     """In the words that other systems take."""
     event, launch = pushed(message=message)
     assert (launch is not None) is runs
-    assert runs or "[skip ci]" in str(event.reason)
+    assert runs or ("[skip ci]" in str(event.reason) and event.by_rule)
 
 
 def test_person_may_always_start_a_run(pushed: Pushed, database: sa.Engine, settings: Settings):

@@ -372,6 +372,7 @@ def azure_push(*updates: Json, comment: str = "Count orders") -> Json:
     return azure(
         "git.push",
         {
+            "pushId": 14,
             "commits": [{"commitId": B, "comment": comment}],
             "refUpdates": list(updates) or [azure_update()],
             "repository": azure_repository(),

@@ -69,6 +69,8 @@ class ForgeServer:
         self.away = False
         self.seen: list[Seen] = []
         self.statuses: list[dict[str, Any]] = []
+        self.commits = {COMMIT}
+        self.hooks: list[Any] = []
         self.notes: dict[int, dict[str, Any]] = {}
         self._numbers = iter(range(101, 10_000))
         self._lock = threading.Lock()
@@ -124,6 +126,16 @@ class ForgeServer:
     def routes(self) -> list[tuple[str, str, Route]]:
         raise NotImplementedError
 
+    def hook(self, seen: Seen) -> Answer:
+        """Somebody has a hook made."""
+        self.hooks.append(seen.value)
+        return Answer(201, {"id": len(self.hooks), "uuid": f"{{{len(self.hooks)}}}"})
+
+    def told_with(self) -> str:
+        """The secret of the hook that was made, wherever this forge's API has it."""
+        (made,) = {_secret_of(one) for one in self.hooks}
+        return made
+
     def shown(self) -> dict[str, str]:
         """Context → state, as the forge shows them at the commit: the newest of each."""
         return {one["context"]: one["state"] for one in self.statuses}
@@ -137,6 +149,12 @@ class ForgeServer:
     def texts(self) -> list[str]:
         """The comments on the pull request."""
         return [note["body"] for note in self.notes.values()]
+
+
+def _secret_of(hook: Mapping[str, Any]) -> str:
+    inner = {**hook.get("config", {}), **hook.get("configuration", {}), **hook.get("consumerInputs", {})}
+    found = {**hook, **inner}
+    return str(found.get("secret") or found.get("token") or found["basicAuthPassword"])
 
 
 @contextmanager

@@ -4,6 +4,7 @@
 import base64
 import json
 import re
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -43,6 +44,7 @@ class GitHubServer(ForgeServer):
         repo = "/repos/shop/api"
         return [
             ("GET", repo, lambda _: Answer(200, {"full_name": "shop/api"})),
+            ("POST", f"{repo}/hooks", self.hook),
             ("POST", f"{repo}/statuses/([0-9a-f]+)", self._status),
             ("POST", f"{repo}/check-runs", self._check),
             ("PATCH", f"{repo}/check-runs/(\\d+)", self._change_check),
@@ -62,7 +64,7 @@ class GitHubServer(ForgeServer):
         told = seen.value
         if told["state"] not in self.states or len(told["description"]) > 140:
             return Answer(422, {"message": "Validation Failed", "errors": [{"field": "state"}]})
-        if commit != COMMIT:
+        if commit not in self.commits:
             return Answer(422, {"message": f"No commit found for SHA: {commit}"})
         self.statuses.append(told)
         return Answer(201, {"id": self.number(), **told})
@@ -158,6 +160,7 @@ class GitLabServer(ForgeServer):
         notes = f"{project}/merge_requests/7/notes"
         return [
             ("GET", project, lambda _: Answer(200, {"path_with_namespace": "group/sub/api"})),
+            ("POST", f"{project}/hooks", self.hook),
             ("POST", f"{project}/statuses/([0-9a-f]+)", self._status),
             ("GET", f"{project}/repository/commits/([0-9a-f]+)/statuses", self._statuses),
             ("GET", notes, self._page),
@@ -173,7 +176,7 @@ class GitLabServer(ForgeServer):
         told = seen.value
         if told["state"] not in self.states:
             return Answer(400, {"error": "state does not have a valid value"})
-        if commit != COMMIT:
+        if commit not in self.commits:
             return Answer(404, {"message": "404 Commit Not Found"})
         if self.shown().get(told["name"]) == told["state"]:
             what = f"Cannot transition status via :run from :{told['state']} (Reason(s): Status cannot transition)"
@@ -231,6 +234,7 @@ class BitbucketCloudServer(ForgeServer):
         comments = f"{repo}/pullrequests/7/comments"
         return [
             ("GET", repo, lambda _: Answer(200, {"full_name": "shop/api"})),
+            ("POST", f"{repo}/hooks", self.hook),
             ("POST", f"{repo}/commit/([0-9a-f]+)/statuses/build", self._status),
             ("GET", comments, self._page),
             ("POST", comments, lambda s: Answer(201, self.write(s, s.value["content"]["raw"]))),
@@ -279,6 +283,7 @@ class BitbucketServerServer(ForgeServer):
         comments = f"{repo}/pull-requests/7/comments"
         return [
             ("GET", repo, lambda _: Answer(200, {"slug": "api", "project": {"key": "SHOP"}})),
+            ("POST", f"{repo}/webhooks", self.hook),
             ("POST", f"{repo}/commits/([0-9a-f]+)/builds", self._status),
             ("GET", f"{repo}/pull-requests/7/activities", self._page),
             ("POST", comments, lambda s: Answer(201, self._comment(self.write(s, s.value["text"], version=0)))),
@@ -341,6 +346,7 @@ class GiteaServer(ForgeServer):
         repo = "/api/v1/repos/shop/api"
         return [
             ("GET", repo, lambda _: Answer(200, {"full_name": "shop/api"})),
+            ("POST", f"{repo}/hooks", self.hook),
             ("POST", f"{repo}/statuses/([0-9a-f]+)", self._status),
             ("GET", f"{repo}/issues/7/comments", lambda _: Answer(200, list(self.notes.values()))),
             ("POST", f"{repo}/issues/7/comments", lambda s: Answer(201, self.write(s, s.value["body"]))),
@@ -399,6 +405,18 @@ class AzureServer(ForgeServer):
     def __init__(self) -> None:
         super().__init__()
         self.on_request: list[dict[str, Any]] = []
+        self.known: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def knows(self, delivery: Mapping[str, Any]) -> None:
+        """What a delivery tells of is as it tells."""
+        resource = delivery.get("resource") or {}
+        for kind, name in (("pushes", "pushId"), ("pullRequests", "pullRequestId")):
+            if name in resource:
+                self.known[kind, str(resource[name])] = resource
+
+    def _known(self, seen: Seen, kind: str, number: str) -> Answer:
+        found = self.known.get((kind, number))
+        return Answer(200, found) if found else Answer(404, {"message": f"TF401179: there is no {number}."})
 
     def may(self, seen: Seen) -> bool:
         assert seen.query["api-version"] == "7.1"
@@ -411,7 +429,9 @@ class AzureServer(ForgeServer):
         repo = "/shop-org/Shop/_apis/git/repositories/api"
         threads = f"{repo}/pullRequests/7/threads"
         return [
-            ("GET", repo, lambda _: Answer(200, {"name": "api", "project": {"name": "Shop"}})),
+            ("GET", repo, lambda _: Answer(200, {"id": "r1", "name": "api", "project": {"id": "p1", "name": "Shop"}})),
+            ("POST", "/shop-org/_apis/hooks/subscriptions", self.hook),
+            ("GET", f"{repo}/(pushes|pullRequests)/(\\d+)", self._known),
             ("POST", f"{repo}/commits/[0-9a-f]+/statuses", lambda s: self._status(s, self.statuses)),
             ("POST", f"{repo}/pullRequests/7/statuses", lambda s: self._status(s, self.on_request)),
             ("GET", threads, lambda _: Answer(200, {"value": [self._thread(note) for note in self.notes.values()]})),
@@ -454,6 +474,18 @@ class CodeCommitServer(ForgeServer):
         super().__init__()
         self.on_commit: dict[str, dict[str, Any]] = {}
         self.tokens: dict[str, dict[str, Any]] = {}
+        self.queue: list[dict[str, str]] = []
+        self.deleted: list[str] = []
+        self.receipts: dict[str, str] = {}
+
+    @property
+    def queue_url(self) -> str:
+        """Of an SQS queue with EventBridge's events, which this server holds too."""
+        return f"{self.origin}/123456789012/pushes"
+
+    def put(self, event: Mapping[str, Any], message_id: str) -> None:
+        """EventBridge's rule sends an event to the queue."""
+        self.queue.append({"MessageId": message_id, "Body": json.dumps(event)})
 
     @property
     def secret(self) -> str:
@@ -466,7 +498,8 @@ class CodeCommitServer(ForgeServer):
         at = datetime.strptime(seen.headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
         names = {"Content-Type": "content-type", "X-Amz-Target": "x-amz-target"}
         headers = {name: seen.headers[lower] for name, lower in names.items()}
-        scope = Scope(self.key["region"], "codecommit", at)
+        service = "sqs" if seen.headers["x-amz-target"].startswith("AmazonSQS.") else "codecommit"
+        scope = Scope(self.key["region"], service, at)
         url = f"http://{seen.headers['host']}{seen.path}"
         key = AwsKey(self.key["access_key_id"], self.token)
         return signed_headers(Unsigned("POST", url, headers, seen.body), key, scope)["Authorization"]
@@ -478,7 +511,7 @@ class CodeCommitServer(ForgeServer):
         return [("POST", "/", self._action)]
 
     def _action(self, seen: Seen) -> Answer:
-        name = seen.headers["x-amz-target"].removeprefix("CodeCommit_20150413.")
+        name = seen.headers["x-amz-target"].removeprefix("CodeCommit_20150413.").removeprefix("AmazonSQS.")
         actions: dict[str, Callable[[Any], Answer]] = {
             "GetRepository": lambda _: Answer(200, {"repositoryMetadata": {"repositoryName": "api"}}),
             "GetPullRequest": self._request,
@@ -487,15 +520,35 @@ class CodeCommitServer(ForgeServer):
             "PostCommentForPullRequest": lambda told: self._post(told, self.notes),
             "GetCommentsForPullRequest": lambda told: self._list(told, "ForPullRequest", self.notes),
             "UpdateComment": self._update,
+            "ReceiveMessage": self._receive,
+            "DeleteMessageBatch": self._delete,
         }
         return actions[name](seen.value)
+
+    def _receive(self, told: Any) -> Answer:
+        """What is not deleted comes again, with another receipt. It does not hold the request for long."""
+        if told["QueueUrl"] != self.queue_url:
+            return Answer(400, {"__type": "com.amazonaws.sqs#QueueDoesNotExist", "message": "no such queue"})
+        if not self.queue:
+            time.sleep(0.05)
+        given = [
+            message | {"ReceiptHandle": f"r{self.number()}"} for message in self.queue[: told["MaxNumberOfMessages"]]
+        ]
+        self.receipts |= {message["ReceiptHandle"]: message["MessageId"] for message in given}
+        return Answer(200, {"Messages": given} if given else {})
+
+    def _delete(self, told: Any) -> Answer:
+        gone = [self.receipts[entry["ReceiptHandle"]] for entry in told["Entries"]]
+        self.deleted += gone
+        self.queue = [message for message in self.queue if message["MessageId"] not in gone]
+        return Answer(200, {"Successful": [{"Id": entry["Id"]} for entry in told["Entries"]], "Failed": []})
 
     def _request(self, told: Any) -> Answer:
         target = {"destinationCommit": TARGET, "sourceCommit": COMMIT, "repositoryName": "api"}
         return Answer(200, {"pullRequest": {"pullRequestId": "7", "pullRequestTargets": [target]}})
 
     def _post(self, told: Any, kept: dict[Any, dict[str, Any]]) -> Answer:
-        if told["afterCommitId"] != COMMIT or told.get("beforeCommitId", TARGET) != TARGET:
+        if told["afterCommitId"] not in self.commits or told.get("beforeCommitId", TARGET) != TARGET:
             return Answer(400, {"__type": "CommitDoesNotExistException", "message": "no such commit"})
         if found := self.tokens.get(told["clientRequestToken"]):
             return Answer(200, {"comment": found})

@@ -5,13 +5,10 @@ import threading
 from pathlib import Path
 
 import attrs
-import pytest
 import sqlalchemy as sa
 from run_sessions import Runner, step
 
-from penstock.errors import ConflictError
 from penstock.pipeline import records
-from penstock.pipeline.approvals import answer, waiting_gate, waiting_gates
 from penstock.pipeline.cancel import CancelToken
 from penstock.pipeline.kept import kept_workspace
 from penstock.pipeline.local import run_graph
@@ -230,38 +227,6 @@ def test_gate_opens_by_its_condition(runner: Runner):
     assert (shut.state, steps["ok"].reason, steps["go"].state) == ("failed", "scan.passed does not hold", "skipped")
 
 
-def test_gate_waits_for_people_and_holds_nobody_meanwhile(runner: Runner):
-    """The run ends as waiting; approved by as many as it takes, a rerun of the rest goes through."""
-    pipeline = (
-        step("build", "true") + gate("release", "build", "approval: {count: 2}") + step("go", "true", needs="release")
-    )
-    run, steps = runner.run(pipeline)
-    assert (run.state, steps["release"].state, steps["go"].state) == ("waiting", "waiting", "skipped")
-    assert "waits for 2 people to approve: penstock approve" in str(steps["release"].reason)
-    database = runner.services.database
-    found = waiting_gate(database, run.info.id[:8], "release")
-    assert answer(database, found, actor="ada", approved=True) == 1, "one more person"
-    with pytest.raises(ConflictError, match="ada has answered already"):
-        answer(database, found, actor="ada", approved=False)
-    run, steps = runner.run(only={"release", "go"})
-    assert "waits for one person" in str(steps["release"].reason)
-    assert answer(database, found, actor="grace", approved=True, why="seen") == 0
-    run, steps = runner.run(only={"release", "go"})
-    assert (run.state, steps["release"].produced, steps["go"].state) == (
-        "succeeded",
-        "approved by ada, grace",
-        "succeeded",
-    )
-    run, steps = runner.run(pipeline + step("another", "true"))
-    assert steps["release"].state == "waiting", "another pipeline needs another approval"
-    (newest, *_) = waiting_gates(database, project="shop")
-    assert answer(database, newest, actor="ada", approved=False, why="not on a Friday") == 0
-    assert records.load_run(database, newest.run_id).state == "failed"
-    assert newest.run_id not in {gate.run_id for gate in waiting_gates(database)}
-    _, steps = runner.run(only={"release", "go"})
-    assert (steps["release"].state, steps["release"].reason) == ("failed", "rejected by ada: not on a Friday")
-
-
 def test_graph_of_a_run_can_be_read_back(runner: Runner):
     """With its services, triggers and concurrency."""
     more = "services: {db: {image: postgres, ready: {tcp: 5432}}}\non: [tag]\nconcurrency: {group: x, mode: latest}\n"
@@ -289,15 +254,6 @@ def test_clock_that_jumps_ends_nothing_and_makes_no_time_negative(runner: Runner
     assert session.finish() == "succeeded"
     _, steps = runner.recorded(session)
     assert (steps["work"].state, steps["work"].seconds) == ("succeeded", 0.0)
-
-
-def test_run_that_went_on_elsewhere_waits_no_more(runner: Runner):
-    """Its gates are no longer among those that wait."""
-    run, _ = runner.run(step("a", "true") + gate("g", "a", "approval: {}"))
-    database = runner.services.database
-    records.leave_waiting(database, run.info.id, "another-run")
-    assert waiting_gates(database) == ()
-    assert records.load_run(database, run.info.id).reason == "goes on in run another-"
 
 
 def test_allowed_failure_stays_one_when_it_is_taken_over(runner: Runner):

@@ -10,7 +10,7 @@ from penstock_running import Penstock
 @pytest.fixture(scope="session")
 def home_of_all() -> Iterator[Penstock]:
     """A home where nothing is yet when the first test comes."""
-    penstock = Penstock()
+    penstock = Penstock(PENSTOCK_ALLOW_PRIVATE_HOSTS="127.0.0.1")  # where the tests' forges are
     yield penstock
     if penstock.process is not None:
         if penstock.process.poll() is None:

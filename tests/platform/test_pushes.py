@@ -36,6 +36,7 @@ DEPLOY = {
     "command": ["python3", "app.py"],
     "health": {"http": "/", "interval": 1},
     "drain": "1s",
+    "watch": 0,
 }
 APP = """\
 import http.server, os

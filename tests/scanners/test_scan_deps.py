@@ -13,6 +13,7 @@ from package_index import running_index
 from pydantic import ValidationError
 from trivy_database import write_database
 
+from penstock.components import read_bill
 from penstock.engines import open_engine
 from penstock.engines.process import bubblewrap
 from penstock.errors import PlatformError, StepFailure, StepTimeout
@@ -62,6 +63,44 @@ def test_known_vulnerability_fails_the_step(trivy_knows: StepContext, write: Wri
     assert result.verdict is not None
     assert result.verdict.evidence["critical"] == 1
     assert result.verdict.evidence["packages"] == 1
+
+
+def test_what_people_suppressed_does_not_stop_the_step(trivy_knows: StepContext, write: Write):
+    """The verdict says how many; what is recorded is as the tool wrote it, for a decision ends some day."""
+    write("requirements.txt", VULNERABLE)
+    marks = {one.rule_id: one.fingerprint for one in run(known(), trivy_knows).scans[0].report.findings}
+    decided = {marks["CVE-2019-14234"]: "never reached"}
+    half = run(known(), attrs.evolve(trivy_knows, suppressed=lambda: decided))
+    assert half.reason == "1 finding at or above high: django@2.2.0 CVE-2030-0001; 1 finding suppressed"
+    decided[marks["CVE-2030-0001"]] = "accepted"
+    done = run(known(), attrs.evolve(trivy_knows, suppressed=lambda: decided))
+    assert (done.state, done.verdict.summary) == ("succeeded", "no findings; 2 findings suppressed")
+    assert (done.verdict.evidence["suppressed"], done.verdict.evidence["critical"]) == (2, 0)
+    assert not any(one.suppressed for one in done.scans[0].report.findings)
+
+
+def test_suppressions_that_cannot_be_read_are_no_verdict(trivy_knows: StepContext, write: Write):
+    """Nobody guesses whether a finding is suppressed."""
+
+    def away() -> dict[str, str]:
+        raise PlatformError("the warehouse's catalog does not answer")
+
+    write("requirements.txt", VULNERABLE)
+    with pytest.raises(PlatformError, match="does not answer"):
+        run(known(), attrs.evolve(trivy_knows, suppressed=away))
+
+
+def test_components_are_listed(trivy_knows: StepContext, write: Write):
+    """What Trivy read, with and without weaknesses, as CycloneDX beside the report."""
+    write("app/requirements.txt", VULNERABLE + "six==1.16.0\n")
+    result = run(known(fail_on_severity="none"), trivy_knows)
+    (listed,) = result.bills
+    found = {one.name: (one.version, one.purl, one.path) for one in listed.bill.components}
+    assert found["six"] == ("1.16.0", "pkg:pypi/six@1.16.0", "app/requirements.txt")
+    assert found["django"][0] == "2.2.0"
+    assert (listed.source, listed.bill.image_digest) == ("checkout", None)
+    assert [made.key for made in result.artifacts] == ["deps.sarif", "deps.cdx.json"]
+    assert read_bill(b"".join(trivy_knows.store.read(listed.report_digest))) == listed.bill
 
 
 def test_finding_is_a_package_and_an_advisory(trivy_knows: StepContext, write: Write):

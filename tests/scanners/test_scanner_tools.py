@@ -10,20 +10,12 @@ import pytest
 
 from penstock.errors import Cancelled, NotFoundError, PlatformError
 from penstock.pipeline.cancel import CancelToken
-from penstock.scanners import environment_name, lock_file, open_scanner, scanner_names
-from penstock.scanners.tools import (
-    READY,
-    Tool,
-    Toolbox,
-    base_python,
-    find_tool,
-    find_uv,
-    install_commands,
-    locked,
-)
+from penstock.scanners import lock_file, open_scanner, scanner_names
+from penstock.scanners.tools import Tool, find_tool
 from penstock.settings import load_settings
+from penstock.toolbox import READY, Requirements, Toolbox, base_python, find_uv, install_commands, locked
 
-BANDIT = open_scanner("bandit")
+BANDIT = Requirements("bandit", lock_file("bandit"))
 
 
 def toolbox(folder: Path, uv: Path | None = None) -> Toolbox:
@@ -63,12 +55,12 @@ def test_many_processes_make_it_once(tmp_path: Path):
     for process in asking:
         process.join(120)
     assert [process.exitcode for process in asking] == [0, 0, 0, 0]
-    assert works(tmp_path / environment_name("bandit") / "bin")
+    assert works(tmp_path / BANDIT.environment / "bin")
 
 
 def test_interrupted_installation_is_made_anew(tmp_path: Path):
     """An environment without its mark is what a killed installer left."""
-    environment = tmp_path / environment_name("bandit")
+    environment = tmp_path / BANDIT.environment
     (environment / "bin").mkdir(parents=True)
     (environment / "bin" / "python").symlink_to("/bin/false")
     assert works(toolbox(tmp_path, find_uv()).ensure(BANDIT, CancelToken()))
@@ -88,7 +80,7 @@ def test_tool_that_cannot_be_installed_says_what_to_do(tmp_path: Path):
     box = Toolbox(tmp_path, Path("/bin/false"), None)
     with pytest.raises(PlatformError, match=r"cannot install bandit.*package index"):
         box.ensure(BANDIT, CancelToken())
-    assert not (tmp_path / environment_name("bandit") / READY).exists()
+    assert not (tmp_path / BANDIT.environment / READY).exists()
 
 
 def test_missing_installer_is_one_line(tmp_path: Path):

@@ -11,7 +11,8 @@ from git_builder import PIPELINE, GitRepository
 
 from penstock.errors import InputError, NotFoundError, PenstockError, PlatformError, SpecError
 from penstock.pipeline.plan import read_graph
-from penstock.sources.git import Repository, WorkTree, default_branch, git, ls_remote, mirror
+from penstock.sources.git import Remote, Repository, WorkTree, default_branch, git, ls_remote, mirror
+from penstock.sources.reaching import Reach
 
 Make = Callable[..., GitRepository]
 
@@ -166,7 +167,7 @@ def test_default_branch_is_what_head_names(make_repository: Make):
 def test_remote_that_is_not_there_is_one_line(url: str):
     """With git's own reason, not the last line of its advice."""
     with pytest.raises(PlatformError, match=r"^git ls-remote failed: fatal: ") as caught:
-        ls_remote(url)
+        ls_remote(Remote(url, reach=Reach(True)))
     assert "\n" not in str(caught.value)
 
 

@@ -16,7 +16,8 @@ from git_builder import GitRepository
 from penstock.errors import InputError, PenstockError, PlatformError
 from penstock.processes import wait_until
 from penstock.sources.command import Bounds, TooLarge, git
-from penstock.sources.git import LIMITS, Limits, Repository, WorkTree, mirror
+from penstock.sources.git import LIMITS, Limits, Remote, Repository, WorkTree, mirror
+from penstock.sources.reaching import Reach
 
 Make = Callable[..., GitRepository]
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "4d" * 32 + "\nsize 12345\n"
@@ -166,7 +167,7 @@ def test_server_that_never_ends_is_left(silent: str, tmp_path: Path):
         git("ls-remote", silent, bounds=Bounds(time_s=1.0))
     assert wait_until(lambda: silent not in _running(), limit_s=20)
     with pytest.raises(PlatformError, match="git fetch took longer than 1 s"):
-        mirror(silent, tmp_path / "m.git", Limits(fetch_s=1.0))
+        mirror(Remote(silent, reach=Reach(("127.0.0.1",))), tmp_path / "m.git", Limits(fetch_s=1.0))
 
 
 def _running() -> str:

@@ -8,8 +8,9 @@ import pytest
 import sqlalchemy as sa
 from real_parts import server_url
 
-from penstock.api.tokens import ensure_local_token, read_local_token, subject_of, token_file
+from penstock.api.tokens import ensure_local_token, read_local_token, token_file
 from penstock.errors import AccessError, PlatformError, SettingsError
+from penstock.people.tokens import bearer_of
 from penstock.pipeline.session import open_services
 from penstock.settings import DATABASE_FILE, Settings, keep_secret, load_settings
 from penstock.state.columns import metadata
@@ -116,8 +117,10 @@ def test_token_is_made_once_and_kept_privately(settings: Settings, database: sa.
     ensure_local_token(database, settings)
     assert read_local_token(settings) == token
     assert token_file(settings).stat().st_mode & 0o777 == 0o600
-    assert subject_of(database, token) == "local"
-    assert subject_of(database, f"{token}x") is None
+    found = bearer_of(database, token)
+    assert found is not None
+    assert (found.subject, found.may("admin")) == ("local", True)
+    assert bearer_of(database, f"{token}x") is None
     with database.connect() as connection:
         rows = connection.execute(sa.text("SELECT * FROM penstock.tokens")).all()
     assert token not in str(rows)

@@ -234,6 +234,70 @@ def test_rebuild_changes_nothing_that_was_right(terminal, tmp_path, repository):
     assert {one["fingerprint"] for one in terminal.listed("--state", "all")} == {one["fingerprint"] for one in before}
 
 
+def test_imported_reports_are_archived_and_read_again(terminal, tmp_path, repository):
+    """With the table of findings lost, they come back from the archive: also where roots and category were said."""
+    report = tmp_path / "report.sarif"
+    report.write_text(sarif(2, 3).replace('"app.py"', '"/ci/build/app.py"'))
+    words = ["-p", "shop", "--commit", git(repository, "rev-parse", "HEAD"), "--root", "/ci/build"]
+    terminal.run("findings", "import", str(report), *words)
+    terminal.run("findings", "import", str(report), *words, "--category", "again")
+    shown = "SELECT fingerprint, path, category FROM findings ORDER BY ALL"
+    before = terminal.rows(shown)
+    assert len(before) == 4
+    assert {path for _, path, _ in before} == {"app.py"}
+    with hosted_database(terminal.settings), Warehouse(warehouse_location(terminal.settings)) as warehouse:
+        warehouse.write(lambda lake: lake.execute("DELETE FROM findings"))
+        warehouse.write(lambda lake: lake.execute("DELETE FROM finding_events"))
+    assert "2 scans and 4 findings" in terminal.run("warehouse", "rebuild").stdout
+    assert terminal.rows(shown) == before
+    assert len(terminal.listed()) == 4
+
+
+def test_components_are_read_again_from_the_archive(terminal):
+    """Lists that steps put out come back with the runs that made them; a list that is gone costs nothing."""
+    bill = {"bomFormat": "CycloneDX", "components": [{"type": "library", "name": "six", "version": "1.16"}]}
+    info = scanned_run(terminal, 1, 2)
+    blob = open_store(terminal.settings.artifacts_path).put_bytes(json.dumps(bill).encode())
+    lists = [
+        Artifact("deps.cdx.json", ".penstock/deps.cdx.json", "file", blob.digest, blob.size_bytes),
+    ]
+    with hosted_database(terminal.settings) as database:
+        records.finish_step(database, info, "deps", StepResult("succeeded", artifacts=tuple(lists)))
+        gone = Artifact("old.cdx.json", ".penstock/old.cdx.json", "file", "0" * 64, 1)
+        records.finish_step(database, info, "old", StepResult("succeeded", artifacts=(gone,)))
+    for _ in range(2):
+        assert "1 lists of components" in terminal.run("warehouse", "rebuild").stdout
+    assert terminal.rows("SELECT project, commit, step, source, name, version FROM components") == [
+        ("shop", info.commit, "deps", "checkout", "six", "1.16")
+    ]
+
+
+def test_connect_needs_no_words(terminal):
+    """Anybody with Python reads the home's warehouse; a home without one is said, and nothing is made there."""
+    scanned_run(terminal, 1, 2, 3)
+    terminal.run("warehouse", "rebuild")
+    program = "from penstock.warehouse import connect; print(connect().sql('SELECT count(*) FROM findings').fetchone())"
+    assert python(terminal, program).stdout.strip() == "(2,)"
+    write = python(terminal, "from penstock.warehouse import connect; connect().sql('DELETE FROM findings')")
+    assert "read-only" in write.stderr
+    home = terminal.settings.home.parent / "none"
+    away = {"PENSTOCK_HOME": str(home), "PENSTOCK_DATABASE_URL": ""}
+    assert "there is no warehouse yet" in python(terminal, program, away).stderr
+    assert not home.exists()
+
+
+def python(terminal: Terminal, program: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program in the terminal's environment."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | terminal.mine | (env or {}),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
 def scanned_run(terminal: Terminal, number: int, *lines: int) -> RunInfo:
     """A run as the state database has it after its scan, whose report is archived; nothing is in the warehouse."""
     info = RunInfo(

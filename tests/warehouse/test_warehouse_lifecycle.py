@@ -139,6 +139,52 @@ def test_what_the_base_branch_has_is_no_news_of_a_branch(tables):
     assert history(tables, "b", "topic")["introduced_commit"] == "c3"
 
 
+def test_what_the_first_scan_of_a_branch_shows_and_its_base_does_not_is_new(tables):
+    """A branch is rarely scanned before its first commit: what its base never had is not a baseline."""
+    record(tables, scan(1), findings(["a"]))
+    record(tables, scan(2, branch="topic"), findings(["a", "b"]), base="main")
+    old, new = history(tables, "a", "topic"), history(tables, "b", "topic")
+    assert (old["introduced_commit"], old["introduced_by"], old["baseline"]) == ("c1", "author1", True)
+    assert (new["introduced_commit"], new["introduced_by"], new["baseline"]) == ("c2", "author2", False)
+
+
+@pytest.mark.parametrize(
+    "of_base",
+    [
+        [],
+        [scan(1, state="failed", reason="no rules")],
+        [scan(1, tool="semgrep")],
+        [scan(1, category="deps")],
+        [scan(1, project="other")],
+        [scan(9)],
+    ],
+    ids=["never", "failed", "another tool", "another category", "another project", "only later"],
+)
+def test_first_scan_of_a_branch_whose_base_nobody_looked_at_is_a_baseline(tables, of_base):
+    """Then nobody knows whether the branch brought it."""
+    for each in of_base:
+        record(tables, each)
+    record(tables, scan(2, branch="topic"), findings(["b"]), base="main")
+    assert history(tables, "b", "topic")["baseline"] is True
+
+
+def test_what_the_base_had_when_the_branch_was_scanned_is_not_the_branch_s(tables):
+    """Fixed on the base only after the branch's commit: inherited from whoever introduced it there."""
+    record(tables, scan(1), findings(["a"]))
+    record(tables, scan(5))
+    record(tables, scan(3, branch="topic"), findings(["a"]), base="main")
+    row = history(tables, "a", "topic")
+    assert (row["introduced_commit"], row["introduced_by"]) == ("c1", "author1")
+
+
+def test_what_the_base_fixed_before_may_be_older_than_the_branch_s_commit(tables):
+    """The branch may have left the base before the fix, so its first scan blames nobody for it."""
+    record(tables, scan(1), findings(["a"]))
+    record(tables, scan(2))
+    record(tables, scan(3, branch="topic"), findings(["a"]), base="main")
+    assert history(tables, "a", "topic")["baseline"] is True
+
+
 def test_what_is_fixed_on_the_base_branch_is_news_of_a_branch_that_brings_it_back(tables):
     """Only what is open on the base is inherited."""
     record(tables, scan(1), findings(["a"]))

@@ -4,6 +4,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
@@ -17,9 +18,13 @@ sys.path.append(str(Path(__file__).parents[1] / "forges"))  # the hand-written p
 
 from delivered import Json, settled
 from forge_sender import TOPIC, Sender, sns_certificate
+from forge_server import running
+from forge_servers import AzureServer
 
+from penstock.answers import connections as answering
 from penstock.api.app import create_app
 from penstock.api.tokens import ensure_local_token, token_file
+from penstock.forges.clients import Link
 from penstock.settings import Settings
 from penstock.sources.projects import add_project
 from penstock.vault import Vault, open_vault
@@ -38,8 +43,8 @@ steps:
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
-    """With a key of the test's own for the vault."""
-    return attrs.evolve(settings, vault_key_file=tmp_path / "keys" / "vault.key")
+    """With a key of the test's own for the vault; forges' APIs may be on this machine."""
+    return attrs.evolve(settings, vault_key_file=tmp_path / "keys" / "vault.key", allow_private_hosts=("127.0.0.1",))
 
 
 @pytest.fixture
@@ -97,18 +102,40 @@ def shop(make_repository: Callable[..., GitRepository], database: sa.Engine) -> 
     return made
 
 
+@pytest.fixture
+def azure(database: sa.Engine, vault: Vault, shop: GitRepository) -> Iterator[Callable[[], AzureServer]]:
+    """azure() → Azure DevOps' API, which the shop has a token for."""
+    with ExitStack() as stack:
+        made: list[AzureServer] = []
+
+        def start() -> AzureServer:
+            if not made:
+                made.append(stack.enter_context(running(AzureServer)))
+                place = {"url": made[0].url, "repository": made[0].repository, "link": Link(("127.0.0.1",))}
+                answering.connect(database, vault, "shop", "azure-devops", secret=made[0].secret, **place)
+            return made[0]
+
+        yield start
+
+
 Connect = Callable[..., "tuple[Hook, Sender]"]
 
 
 @pytest.fixture
-def connect(database: sa.Engine, vault: Vault, client: httpx.Client, shop: GitRepository) -> Connect:
+def connect(
+    database: sa.Engine,
+    vault: Vault,
+    client: httpx.Client,
+    shop: GitRepository,
+    azure: Callable[[], AzureServer],
+) -> Connect:
     """connect(forge, secret, …) → the shop's hook at a forge, and the forge."""
 
     def make(forge: str, secret: str | None = None, **more: object) -> tuple[Hook, Sender]:
         pins = Pins(topic_arn=TOPIC) if forge == "aws-codecommit" else Pins(subscription="s1", azure_project="p1")
         chosen = None if forge == "aws-codecommit" else secret or new_secret()
         hook = add_hook(database, vault, "shop", forge, secret=chosen, pins=pins, **more)  # type: ignore[arg-type]
-        return hook, Sender(client, forge, hook.path, chosen or "")
+        return hook, Sender(client, forge, hook.path, chosen or "", azure() if forge == "azure-devops" else None)
 
     return make
 

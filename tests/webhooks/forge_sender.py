@@ -4,6 +4,7 @@ import base64
 import datetime as dt
 import hashlib
 import hmac
+import itertools
 import json
 import time
 import uuid
@@ -19,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from penstock.forges.sns import Message, string_to_sign
 
+_numbers = itertools.count(1)
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:pushes"
 
 
@@ -30,6 +32,7 @@ class Sender:
     forge: str
     path: str
     secret: str
+    api: Any = None  # Azure DevOps', which knows what it tells
 
     def send(self, payload: Any, event: str = "", *, delivery: str | None = None, **headers: str) -> httpx.Response:
         """Post a payload, signed."""
@@ -37,6 +40,10 @@ class Sender:
             payload = signed_by_sns(payload)
         elif self.forge == "azure-devops":
             payload = payload | {"id": delivery or str(uuid.uuid4())}
+            if "pushId" in (payload.get("resource") or {}):
+                payload["resource"] = payload["resource"] | {"pushId": next(_numbers)}
+            if self.api:
+                self.api.knows(payload)
         body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         return self.post(body, self.headers(body, event, delivery or str(uuid.uuid4())) | headers)
 

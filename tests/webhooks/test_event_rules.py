@@ -1,7 +1,11 @@
 """What is kept of each event, what moves, what waits for a person, and what a fork may not do."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import forge_payloads as made
 import httpx
@@ -195,7 +199,7 @@ def test_push_that_asks_for_no_run_is_on_record_and_polling_does_not_find_it(
     delivery = told("gitlab", with_commits(made.gitlab_push(push_options={"ci": {"skip": True}}), shop), "Push Hook")
     assert delivery.state == "ignored"
     event = event_of(database, delivery)
-    assert (event.state, event.reason) == ("ignored", "[skip ci] is asked for")
+    assert (event.state, event.reason, event.by_rule) == ("ignored", "[skip ci] is asked for", True)
     assert poll(database, settings, get_project(database, "shop")) == 0
     assert inbox.claim(database) == ()
 
@@ -215,3 +219,27 @@ def test_branch_that_is_gone_is_forgotten_by_polling(
     shop.git("branch", "-D", "main", "orders")
     poll(database, settings, project)
     assert len(known_heads(database, "shop")) == 2
+
+
+def test_what_started_nothing_is_listed_with_why(
+    told: Callable[..., Delivery], shop: GitRepository, settings: Settings, env: dict[str, str], tmp_path: Path
+) -> None:
+    """`penstock events list --ignored`: events that rules left out, and deliveries that made none, but no run."""
+    told("gitlab", with_commits(made.gitlab_push(push_options={"ci": {"skip": True}}), shop), "Push Hook")
+    told("github", {"action": "created", "sender": {"login": "ada"}, "repository": made.github_repository()}, "star")
+    told("github", with_commits(made.github_push(ref="refs/heads/orders", before=made.ZERO), shop), "push")
+    environment = {**os.environ, **env, "PENSTOCK_VAULT_KEY_FILE": str(settings.vault_key_file)}
+
+    def listed(*words: str) -> str:
+        command = [str(Path(sys.executable).with_name("penstock")), "events", "list", *words]
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    ignored = listed("--ignored", "--project", "shop")
+    assert "[skip ci] is asked for" in ignored
+    assert "star events start nothing" in ignored
+    assert "refs/heads/orders" not in ignored
+    assert "refs/heads/orders" in listed()

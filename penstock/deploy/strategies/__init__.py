@@ -6,11 +6,19 @@ again. The strategy neither waits nor starts anything; all that it remembers is 
 database, so that a rollout that was cut off goes on where it was.
 """
 
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Literal, Protocol
 
 import msgspec
+
+from penstock.deploy.analysis import Analysis as AnalysisSettings
+from penstock.deploy.analysis import check_analysis
+from penstock.errors import InputError
+
+MOST_S = 30 * 86_400.0
+MOST_INSTANCES = 1000
 
 Name = Literal["recreate", "rolling", "blue_green", "canary"]
 Side = Literal["old", "new"]
@@ -51,8 +59,10 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     now_s: seconds since the rollout began, without the time that it was paused; never goes back.
     replicas: how many instances the new release shall have in the end. old_replicas: how many the old one was made
     for; 0 when there is none.
+    leaving: instances of either release that were asked to stop and may still run; none is among `new` and `old`.
     weight: per cent of the requests that go to the new release at this moment.
-    analysis: what the measurements since the present step began say; `none` while there are none yet.
+    analysis: what the newest measurement since the present step began says; `none` while there is none yet.
+    measured: how many measurements there are since the present step (`Progress.step`) began; each counts once.
     verified: what the verification says; None while it has not been asked for, or is under way.
     command: what somebody asked for and was not obeyed yet.
     """
@@ -62,8 +72,10 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     old_replicas: int
     new: Fleet = Fleet()
     old: Fleet = Fleet()
+    leaving: int = 0
     weight: int = 0
     analysis: Analysis = "none"
+    measured: int = 0
     verified: bool | None = None
     command: Command | None = None
 
@@ -72,14 +84,19 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """
     All that a strategy remembers.
 
-    phase: the strategy's own word for where it stands. step: which of its steps, from 0. since_s: when that began, in
-    the time of `Observed.now_s`.
+    phase: the strategy's own word for where it stands, in the end its verdict. step: which of its steps, from 0.
+    since_s: when that began, in the time of `Observed.now_s`.
+    measured: measurements of this step that were taken into account. failures: of those. inconclusive: in a row.
+    gone_s: since when no instance of the old release is healthy; None while one is.
     """
 
     phase: str = "begin"
     step: int = 0
     since_s: float = 0.0
     failures: int = 0
+    inconclusive: int = 0
+    measured: int = 0
+    gone_s: float | None = None
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +142,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Kubernetes does: surge up, unavailable down, and not both 0.
     keep_s (blue_green): how long the former release is kept running after the switch, for an instant way back.
     steps (canary): weight in per cent and how long it is held; hold_s None waits for a promotion by hand.
-    failure_limit (canary): how many measurements may fail in a step. inconclusive measurements are not failed ones.
+    failure_limit (canary): how many measurements may fail in a step. inconclusive_limit: after how many in a row that
+    say nothing a person is waited for; they are not failed ones.
+    analysis (canary): what is measured while a step is held; None: only time counts.
     """
 
     name: Name = "rolling"
@@ -134,10 +153,77 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keep_s: float = 0.0
     steps: tuple[CanaryStep, ...] = ()
     failure_limit: int = 0
+    inconclusive_limit: int = 5
+    analysis: AnalysisSettings | None = None
+
+
+def check_settings(settings: Settings, *, where: str = "strategy") -> None:
+    """Raises: InputError when they cannot be followed: where, what, remedy."""
+    for name in ("max_surge", "max_unavailable"):
+        portion(getattr(settings, name), 1, where=f"{where}.{name}", up=True)
+    for name, most in (("keep_s", MOST_S), ("failure_limit", 1000), ("inconclusive_limit", 1000)):
+        if not 0 <= getattr(settings, name) <= most:
+            raise InputError(
+                f"must be from 0 to {most:g}", where=f"{where}.{name}", remedy="leave it out for the default"
+            )
+    if settings.name == "canary":
+        _check_steps(settings.steps, where=f"{where}.steps")
+    if settings.analysis is not None:
+        check_analysis(settings.analysis, where=f"{where}.analysis")
+
+
+def _check_steps(steps: tuple[CanaryStep, ...], *, where: str) -> None:
+    if not steps:
+        raise InputError("a canary needs steps", where=where, remedy="name weights, such as 5, 25 and 50")
+    before = 0
+    for number, step in enumerate(steps):
+        place = f"{where}[{number}]"
+        if not before < step.weight <= 100:
+            what = f"a weight of {step.weight} does not follow one of {before}"
+            raise InputError(what, where=place, remedy="let weights rise, from 1 to 100 per cent")
+        if step.hold_s is not None and not 0 <= step.hold_s <= MOST_S:
+            raise InputError(f"must be from 0 to {MOST_S:g}", where=f"{place}.hold_s", remedy="give seconds")
+        before = step.weight
+
+
+def portion(value: int | str, replicas: int, *, where: str, up: bool) -> int:
+    """
+    So many of `replicas`: a count, or per cent such as "25%".
+
+    Raises: InputError for anything else.
+    Source: Kubernetes, deploymentutil.ResolveFenceposts: surge is rounded up, unavailable down.
+    """
+    if isinstance(value, int) and 0 <= value <= MOST_INSTANCES:
+        return value
+    found = re.fullmatch(r"([0-9]{1,3})%", str(value))
+    if not found or int(found[1]) > 100:
+        remedy = f'give a count up to {MOST_INSTANCES}, or per cent such as "25%"'
+        raise InputError(f'"{value}" is no number of instances', where=where, remedy=remedy)
+    exact = int(found[1]) * replicas
+    return -(-exact // 100) if up else exact // 100
+
+
+class Final:
+    """A strategy whose verdict, once it has fallen, stands: also for whoever asks again after being cut off."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+
+    def next(self, progress: Progress, seen: Observed) -> tuple[Progress, Wanted]:
+        """See `Strategy`."""
+        if progress.phase == "succeeded":
+            return progress, Wanted(new=seen.replicas, old=0, weight=100, verdict="succeeded")
+        if progress.phase == "failed":
+            return progress, Wanted(new=0, old=seen.old_replicas, weight=0, verdict="failed")
+        progress, wanted = self._strategy.next(progress, seen)
+        if wanted.verdict != "going":
+            progress = msgspec.structs.replace(progress, phase=wanted.verdict)
+        return progress, wanted
 
 
 def open_strategy(settings: Settings) -> Strategy:
     """The state machine for these settings. Raises: InputError when they cannot be followed."""
+    check_settings(settings)
     file, _, title = _FILES[settings.name].partition(":")
     strategy: Strategy = getattr(import_module(f"penstock.deploy.strategies.{file}"), title)(settings)
-    return strategy
+    return Final(strategy)

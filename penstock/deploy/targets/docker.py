@@ -9,10 +9,12 @@ from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
+from penstock.deploy.commands import ask_container, asked
 from penstock.deploy.health import HealthCheck, ProbeResult, probe
 from penstock.deploy.plan import Source
 from penstock.deploy.targets import Assignment, Census, Kept, Wake
 from penstock.deploy.targets.docker_container import INSTANCE_LABEL, by_instance
+from penstock.deploy.targets.docker_discovery import remove_unused_networks
 from penstock.deploy.targets.docker_images import forget_images, keep_image
 from penstock.deploy.targets.docker_instance import SECRETS_OF, DockerInstance
 from penstock.engines.docker_secrets import forget
@@ -51,12 +53,21 @@ class DockerTarget:
         token.raise_if_cancelled()
 
     def probe(self, check: HealthCheck, instance: "Instance") -> ProbeResult:
-        """By HTTP or TCP on the published port, or what the engine says of the image's own check."""
+        """By HTTP or TCP on the published port, by a command inside, or what the engine says of the image's check."""
         if check.kind == "docker":
             return self._verdict(instance.id)
+        if check.kind == "exec":
+            return self._execute(check, instance.id)
         if instance.port is None:
             return ProbeResult(False, "it has no port")
         return probe(check, instance.port, proxied=True)
+
+    def _execute(self, check: HealthCheck, instance_id: str) -> ProbeResult:
+        with connected(self._settings) as server:
+            found = server.client.api.containers(filters=by_instance(self._settings.home, instance_id))
+            if not found:
+                return ProbeResult(False, f"{asked(check)}: the container does not run")
+            return ask_container(check, server, found[0]["Id"])
 
     def _verdict(self, instance_id: str) -> ProbeResult:
         with connected(self._settings) as server:
@@ -84,6 +95,7 @@ class DockerTarget:
             try:
                 with connected(self._settings) as server:
                     _remove_unwanted(server, by_instance(self._settings.home), census)
+                    remove_unused_networks(server, self._settings.home)
             except (PlatformError, SettingsError, sa.exc.DBAPIError):
                 time.sleep(REAP_AGAIN_S)
             else:

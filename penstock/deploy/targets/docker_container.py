@@ -9,6 +9,7 @@ from typing import Any
 from penstock.deploy.plan import ContainerSettings, Service
 from penstock.deploy.sandbox import MARK
 from penstock.deploy.targets import Assignment
+from penstock.deploy.targets.docker_discovery import endpoint
 from penstock.engines import SECRETS_FOLDER
 from penstock.engines.docker_container import HOME_LABEL, home_mark
 from penstock.errors import InputError
@@ -63,7 +64,7 @@ def volume_name(home: Path, service: Service, name: str) -> str:
 
 
 def container_config(
-    home: Path, assignment: Assignment, image: str, secret_files: Mapping[str, Path]
+    home: Path, assignment: Assignment, image: str, secret_files: Mapping[str, Path], *, network: str
 ) -> dict[str, Any]:
     """For the SDK's `create_container`. secret_files: variable → the file with its value."""
     container, configuration = container_of(assignment), assignment.configuration
@@ -78,6 +79,7 @@ def container_config(
         "labels": instance_labels(home, assignment),
         "ports": [(container.port, "tcp")],
         "healthcheck": _health_check(assignment),
+        "networking_config": endpoint(network, assignment.service),
         "use_config_proxy": False,
     }
 

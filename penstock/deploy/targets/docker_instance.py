@@ -23,9 +23,9 @@ from penstock.deploy.targets.docker_container import (
     host_config,
     published_port,
 )
+from penstock.deploy.targets.docker_discovery import open_shared_network
 from penstock.engines.docker_client import platform_error
 from penstock.engines.docker_images import pull
-from penstock.engines.docker_network import open_network
 from penstock.engines.docker_secrets import forget, in_memory
 from penstock.engines.docker_server import Server, connected
 from penstock.errors import PenstockError, PlatformError, StepFailure
@@ -176,12 +176,12 @@ class DockerInstance:
         this, home = self._assignment, self._settings.home
         forget(home, SECRETS_OF, this.instance_id)
         values = secret_values(self._settings, this.service, this.configuration.secret_env)
-        image, network = self._image(server), open_network(server, home)
+        image, network = self._image(server), open_shared_network(server, home, this.service)
         for _ in range(PORTS_TRIED):
             port = free_port(None, self._taken)
             # Everybody may read them in the container, whoever its user is; here they are in a folder that is closed.
             with in_memory(home, SECRETS_OF, this.instance_id, values, mode=0o444) as secrets:
-                config = container_config(home, this, image, secrets.paths)
+                config = container_config(home, this, image, secrets.paths, network=network)
                 closed = host_config(home, this, secrets.paths, network=network, port=port, podman=server.podman)
                 container_id = server.create(config, closed)
                 if self._is_started(server, container_id) and (found := self._found(server, container_id)):

@@ -7,10 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
+from penstock.deploy.commands import ask_process, asked, words
 from penstock.deploy.health import HealthCheck, ProbeResult, probe
 from penstock.deploy.plan import Source
 from penstock.deploy.releases import release_folder
-from penstock.deploy.sandbox import Rooms, credentials_of, own_scripts, search_path, usable_bwrap
+from penstock.deploy.sandbox import MARK, Rooms, credentials_of, own_scripts, sandbox_argv, search_path, usable_bwrap
 from penstock.deploy.secrets import secret_values
 from penstock.deploy.supervised import Host, Supervised, kill, marked
 from penstock.deploy.targets import Assignment, Census, Kept, Wake
@@ -41,10 +44,13 @@ class ProcessTarget:
 
     def place(self, release: "Release", source: Source | None, token: "CancelToken") -> None:
         """The release's files in a folder of its own, complete or not at all."""
+        folder = release_folder(self._settings, release.id)
+        if folder.is_dir():  # by a driver that was cut off later
+            return
         if source is None:
             raise InputError("a process needs files", where=str(release))
-        folder = release_folder(self._settings, release.id)
         unfinished = folder.with_name(f".{folder.name}.new")
+        shutil.rmtree(unfinished, ignore_errors=True)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(source, Path):
@@ -60,10 +66,28 @@ class ProcessTarget:
         token.raise_if_cancelled()
 
     def probe(self, check: HealthCheck, instance: "Instance") -> ProbeResult:
-        """By HTTP or TCP, on the instance's port."""
+        """By HTTP or TCP, on the instance's port; or by a command that sees the files and the network that it sees."""
+        if check.kind == "exec":
+            return self._execute(check, instance)
         if instance.port is None:
             return ProbeResult(False, "it has no port")
         return probe(check, instance.port)
+
+    def _execute(self, check: HealthCheck, instance: "Instance") -> ProbeResult:
+        """In a sandbox like the instance's, with the very variables that it was started with, secrets too."""
+        env = _environment_of(instance.pid)
+        if not env:
+            return ProbeResult(False, f"{asked(check)}: the instance does not run")
+        folder, argv = release_folder(self._settings, instance.release_id), words(check)
+        if self.host.bwrap:
+            rooms = Rooms(folder, Path(env["DATA_DIR"]), self._hidden)
+            argv = sandbox_argv(argv, rooms, bwrap=self.host.bwrap)
+        return ask_process(check, argv, env, folder)
+
+    @property
+    def _hidden(self) -> tuple[Path, ...]:
+        settings = self._settings
+        return outermost((settings.home, *secrets_of(settings), *credentials_of(Path.home())))
 
     def forget(self, release_ids: Collection[str]) -> None:
         """The files of these releases are removed."""
@@ -80,13 +104,20 @@ class ProcessTarget:
         return Supervised(assignment, self._rooms(assignment), self.host, secrets)
 
     def _rooms(self, assignment: Assignment) -> Rooms:
-        settings = self._settings
-        hidden = outermost((settings.home, *secrets_of(settings), *credentials_of(Path.home())))
-        data = settings.home / "data" / assignment.service.folder
-        return Rooms(release_folder(settings, assignment.release_id), data, hidden)
+        data = self._settings.home / "data" / assignment.service.folder
+        return Rooms(release_folder(self._settings, assignment.release_id), data, self._hidden)
 
     def reap(self, census: Callable[[], Census]) -> None:
         """Kill what a keeper that was killed has left: without bubblewrap, grandchildren outlive it."""
         found = census()
         for process in marked(set(found.known) - set(found.kept)):
             kill(process)
+
+
+def _environment_of(pid: int | None) -> dict[str, str]:
+    """What a process of this user was started with; nothing when it has ended or is no instance."""
+    try:
+        env = psutil.Process(pid).environ() if pid else {}
+    except psutil.Error:
+        return {}
+    return env if MARK in env and "DATA_DIR" in env else {}

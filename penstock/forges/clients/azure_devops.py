@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from penstock.errors import InputError
+from penstock.forges.azure_devops import Resource
 from penstock.forges.clients.values import Comment, Place, Shown, State, Status
 from penstock.forges.clients.wire import OnWire, Wire, change_or_write
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from penstock.forges.clients import Link
 
 _VERSION = "api-version=7.1"
+_MOST_COMMITS = 100
 _STATES: Final[Mapping[State, str]] = {
     "queued": "pending",
     "running": "pending",
@@ -32,14 +34,18 @@ _STATES: Final[Mapping[State, str]] = {
 
 
 class AzureDevOps(OnWire):
-    """secret: a personal access token. The place's address is the organization's, its repository `project/name`."""
+    """
+    secret: a personal access token, or `user:token`.
+
+    The place's address is the organization's, its repository `project/name`.
+    """
 
     def __init__(self, place: Place, secret: str, link: "Link") -> None:
         project, slash, name = place.repository.partition("/")
         if not slash or "/" in name:
             raise InputError(f'"{place.repository}" is no repository', where="azure-devops", remedy="project/name")
         self._repo = f"/{quote(project, safe='')}/_apis/git/repositories/{quote(name, safe='')}"
-        proof = base64.b64encode(f":{secret}".encode()).decode()
+        proof = base64.b64encode((secret if ":" in secret else f":{secret}").encode()).decode()
         self._wire = Wire(place.url, {"Authorization": f"Basic {proof}"}, link, secrets=(secret, proof))
 
     def show(self, status: Status, _known: str | None) -> Shown:
@@ -74,6 +80,14 @@ class AzureDevOps(OnWire):
             if not thread.get("isDeleted") and not first.get("isDeleted") and said.startswith(comment.marker):
                 return _id(thread)
         return None
+
+    def read_again(self, resource: Resource) -> bytes:
+        """A push or pull request as the forge knows it, in JSON. Raises: ForgeAway, ForgeRefused."""
+        if resource.kind == "push":
+            path = f"/pushes/{resource.number}?includeCommits={_MOST_COMMITS}&includeRefUpdates=true&{_VERSION}"
+        else:
+            path = f"/pullRequests/{resource.number}?{_VERSION}"
+        return self._wire.ask("GET", f"{self._repo}{path}").body
 
     def check(self) -> str:
         """The repository, as the token sees it."""

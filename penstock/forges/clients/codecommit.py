@@ -33,7 +33,7 @@ class CodeCommit(OnWire):
 
     def __init__(self, place: Place, secret: str, link: "Link") -> None:
         self._place, self._link = place, link
-        self._key, told_region = _key(secret)
+        self._key, told_region = aws_key(secret)
         found = _REGION.fullmatch(urlsplit(place.url).hostname or "")
         self._region = found[1] if found else told_region
         if not self._region:
@@ -108,7 +108,8 @@ class CodeCommit(OnWire):
         return signed_headers(Unsigned(method, url, headers, body), self._key, scope)
 
 
-def _key(secret: str) -> tuple[AwsKey, str | None]:
+def aws_key(secret: str) -> tuple[AwsKey, str | None]:
+    """The key that a secret is, and its region where it names one. Raises: InputError for what is no key."""
     try:
         told = json.loads(secret)
         key = AwsKey(str(told["access_key_id"]), str(told["secret_access_key"]), told.get("session_token"))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _PAGE = 100
 _MOST_PAGES = 20
-_VERSION = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
+HEADERS = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
 _STATUSES: Final[Mapping[State, str]] = {
     "queued": "pending",
     "running": "pending",
@@ -138,7 +138,7 @@ class GitHub(OnWire):
 
     def _proof(self, *_: object) -> Mapping[str, str]:
         token = self._app.token(self._place, self._link) if self._app else self._token
-        return {**_VERSION, "Authorization": f"Bearer {token}"}
+        return {**HEADERS, "Authorization": f"Bearer {token}"}
 
 
 def _upload(wire: Wire, asset: Asset) -> str:

@@ -268,7 +268,7 @@ def change_or_write(known: str | None, change: Callable[[str], object], write: C
 _REMEDIES = {
     203: "give it a token that is valid",
     302: "give it a token that is valid",
-    401: "give it a token that is valid: penstock answers connect",
+    401: "give it a token that is valid: penstock project edit NAME --token-file FILE",
     403: "give the token the rights that docs/answers.md lists",
     404: "see that the repository's name is right, and that the token may see it",
 }

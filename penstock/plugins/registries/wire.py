@@ -97,9 +97,11 @@ class Found:
 
 
 class Registry(Protocol):
-    """Somewhere that plugins come from. name: as people call it."""
+    """Somewhere that plugins come from."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As people call it."""
 
     def search(self, text: str = "", kind: str | None = None) -> Found:
         """The newest version of each plugin that holds every word of `text`; yanked ones are left out."""

@@ -1,11 +1,13 @@
 """A small service for the tests: it answers with its version, and misbehaves when its environment says so."""
 
+import fcntl
 import http.server
 import json
 import os
 import pathlib
 import socket
 import sys
+import threading
 import time
 import urllib.parse
 
@@ -18,6 +20,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         address = urllib.parse.urlsplit(self.path)
         asked = dict(urllib.parse.parse_qsl(address.query))
+        if address.path == "/health" and time.monotonic() > SICK_AT_S:
+            return self.answer(503, "sick by now")
         if address.path == "/health" and "UNHEALTHY" in os.environ:
             return self.answer(503, os.environ["UNHEALTHY"])
         if address.path == "/environment":
@@ -61,6 +65,19 @@ class Server(http.server.ThreadingHTTPServer):
     block_on_close = False
 
 
+def alone() -> None:
+    """One process of this service at a time, as of a database that cannot run twice."""
+    lock = (pathlib.Path(os.environ["DATA_DIR"]) / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("another one runs", file=sys.stderr)
+        sys.exit(9)
+    globals()["_lock"] = lock  # held until the process ends
+
+
+SICK_AT_S = time.monotonic() + float(os.environ.get("SICK_AFTER_S", "inf"))
+
 if __name__ == "__main__":
     print(f"version {os.environ.get('VERSION')} starts", flush=True)
     if "CRASH" in os.environ:
@@ -68,5 +85,9 @@ if __name__ == "__main__":
         sys.exit(7)
     if "CHILD" in os.environ and os.fork() == 0:
         time.sleep(600)
+    if "ALONE" in os.environ:
+        alone()
+    if "DIES_AFTER_S" in os.environ:
+        threading.Timer(float(os.environ["DIES_AFTER_S"]), os._exit, [5]).start()
     time.sleep(float(os.environ.get("SLOW_START_S", "0")))
     Server((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -14,7 +15,7 @@ from penstock.plugins.registries import Detail, Entry
 from penstock.plugins.registries.folder import FolderRegistry
 from penstock.plugins.registries.package import Package, pack
 from penstock.plugins.registries.remote import RemoteRegistry
-from penstock.plugins.registries.server import Shelf, create_registry_app
+from penstock.plugins.registries.server import Describe, Shelf, create_registry_app
 from penstock.processes import wait_until
 
 TOKEN = "a-token-for-writing"
@@ -38,6 +39,7 @@ class Site:
     folder: FolderRegistry
     scratch: Path
     server: uvicorn.Server
+    thread: threading.Thread
 
     def remote(self, **options: object) -> RemoteRegistry:
         """Somebody who asks it."""
@@ -61,14 +63,21 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """An empty registry, served."""
+    with served_site(tmp_path, describe) as site:
+        yield site
+
+
+@contextmanager
+def served_site(tmp_path: Path, described: Describe) -> Iterator[Site]:
+    """An empty registry on loopback; its packages are looked into by `described`."""
     folder, scratch = FolderRegistry(tmp_path / "root"), tmp_path / "scratch"
     scratch.mkdir()
-    app = create_registry_app(Shelf(folder, describe, TOKEN))
+    app = create_registry_app(Shelf(folder, described, TOKEN))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     assert wait_until(lambda: server.started, limit_s=20)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield Site(f"http://127.0.0.1:{port}", folder, scratch, server)
+    yield Site(f"http://127.0.0.1:{port}", folder, scratch, server, thread)
     server.should_exit = True
     thread.join(timeout=20)

@@ -1,0 +1,1 @@
+"""Holds the SDK that this plugin was made with."""

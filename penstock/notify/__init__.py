@@ -1,0 +1,1 @@
+"""Telling people: mails that ask for approvals, with links that answer."""
