@@ -102,12 +102,13 @@ def raise_unless_done(result: StepResult) -> None:
 
 
 def metadata_of(result: StepResult) -> dict[str, Any]:
-    """What can be read where the asset is: verdict, artifacts, outputs, cost."""
+    """What can be read where the asset is: verdict, artifacts, outputs, metrics (Dagster plots numbers), cost."""
     values: dict[str, Any] = {"state": result.state}
     if result.verdict:
         values |= {**_evidence_of(result.verdict), "summary": result.verdict.summary}
     values |= {f"artifact/{made.key}": f"sha256:{made.digest} ({made.size_bytes} bytes)" for made in result.artifacts}
     values |= {f"output/{name}": _clickable(text) for name, text in result.outputs.items()}
+    values |= {f"metric/{name}": value for name, value in result.metrics.items()}
     if result.cpu_s is not None:
         values["cpu_s"] = result.cpu_s
     return values

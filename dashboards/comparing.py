@@ -40,8 +40,8 @@ def choose_two(history: Sequence[Release]) -> tuple[Release, Release] | None:
     before = next((one for one in history if one.id == live.previous), None)
     rest = [name for name, one in numbers.items() if one is not live]
     with st.container(horizontal=True):
-        left = _choice("Former", "former", list(numbers), str(before.number) if before else rest[0])
-        right = _choice("Latter", "latter", list(numbers), str(live.number))
+        left = _choice("Former release", "former", list(numbers), str(before.number) if before else rest[0])
+        right = _choice("Latter release", "latter", list(numbers), str(live.number))
     return numbers[left], numbers[right]
 
 
@@ -51,8 +51,7 @@ def _choice(label: str, key: str, numbers: list[str], default: str) -> str:
         numbers,
         index=numbers.index(default),
         key=key,
-        bind="query-params",
-        format_func=lambda number: f"#{number}",
+        bind="query-params",  # it would stand there as format_func writes it
         width=160,
     )
     return chosen or default

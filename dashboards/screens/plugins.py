@@ -140,7 +140,7 @@ def _change(one: Mapping[str, Any]) -> Content:
 
 @st.dialog("Uninstall this version?")
 def _uninstall(name: str, version: str) -> None:
-    users = sorted({use["project"] for use in asked("GET", "plugins", name, "uses") if use["version"] == version})
+    users = sorted({use["project"] for use in _users(name) if use["version"] == version})
     st.write(f"Steps that name {name}@{version} fail from now on; what it told stays.")
     if users:
         st.warning(f"It was used by {', '.join(users)}.")
@@ -159,9 +159,17 @@ def _send(method: str, *path: str, told: str, body: Mapping[str, Any] | None = N
     st.rerun()
 
 
+def _users(name: str) -> Sequence[Mapping[str, Any]]:
+    """The steps that run it; none for one that is not installed and never ran."""
+    try:
+        found: Sequence[Mapping[str, Any]] = asked("GET", "plugins", name, "uses")
+    except PenstockError:
+        return ()
+    return found
+
+
 def _uses(name: str) -> None:
-    uses = asked("GET", "plugins", name, "uses")
-    if uses:
+    if uses := _users(name):
         section("Used by")
         put(table(USES, map(_use_row, uses), caption="Steps that run it"))
 

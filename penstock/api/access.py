@@ -1,8 +1,8 @@
 """
 Who asks: the token of a request, what it may, and the record of what its owner changed.
 
-Reading asks for the scope `read`, changing for `write`; answering gates for `approve`, and changing people, tokens or
-environments for `admin`, which includes the others.
+Reading asks for the scope `read`, changing for `write`; answering gates for `approve`, and changing people, tokens,
+environments or plugins for `admin`, which includes the others.
 """
 
 import re
@@ -23,7 +23,7 @@ _bearer = HTTPBearer(auto_error=False, description="The token that lies in PENST
 _READING = ("GET", "HEAD", "OPTIONS")
 _CHANGES: tuple[tuple[re.Pattern[str], Scope], ...] = (
     (re.compile(r"/(approvals|environments/[^/]+/freezes)(/|$)"), "approve"),
-    (re.compile(r"/(users|groups|tokens|environments)(/|$)"), "admin"),
+    (re.compile(r"/(users|groups|tokens|environments|plugins)(/|$)"), "admin"),
 )
 
 

@@ -12,7 +12,6 @@ from penstock.api.models import Name
 from penstock.api.problems import problems
 from penstock.errors import AccessError, ConflictError, NotFoundError
 from penstock.plugins.catalog import Catalog, Change, Offer
-from penstock.plugins.installing import uninstall
 from penstock.plugins.registries.wire import Entry, Trouble, check_name, check_version
 from penstock.plugins.resolve import Installed, InstalledPlugins
 from penstock.plugins.usage import Use, uses_of
@@ -201,7 +200,7 @@ def show_offer(
     return DetailOut.of(catalog, catalog.offer(check_name(name), version, registry))
 
 
-@router.post("/plugins", status_code=HTTPStatus.CREATED, responses=problems(404, 409))
+@router.post("/plugins", status_code=HTTPStatus.CREATED, responses=problems(400, 404, 409, 413))
 def install_plugin(request: Request, new: NewPlugin, actor: Actor) -> InstalledOut:
     """Fetch, check and keep a plugin; steps may use it afterwards."""
     catalog = _catalog(request)
@@ -215,11 +214,14 @@ def install_plugin(request: Request, new: NewPlugin, actor: Actor) -> InstalledO
 @router.delete("/plugins/{name}/{version}", status_code=HTTPStatus.NO_CONTENT, responses=problems(404))
 def uninstall_plugin(request: Request, name: PluginName, version: Version, actor: Actor) -> None:
     """Let no step use it any more; what it told stays."""
-    if not uninstall(request.app.state.database, check_name(name), check_version(version), actor):
-        raise NotFoundError(f"{name}@{version} is not installed")
+    _catalog(request).uninstall(check_name(name), check_version(version), actor=actor)
 
 
-@router.get("/plugins/{name}/uses")
+@router.get("/plugins/{name}/uses", responses=problems(404))
 def list_uses(request: Request, name: PluginName) -> list[UseOut]:
     """The steps that run it, the newest first."""
-    return [UseOut.of(use) for use in uses_of(request.app.state.database, check_name(name))]
+    database = request.app.state.database
+    uses = uses_of(database, check_name(name))
+    if not uses and not InstalledPlugins(database).versions(name):
+        raise NotFoundError(f'no plugin "{name}" is installed, and no step ran one')
+    return [UseOut.of(use) for use in uses]

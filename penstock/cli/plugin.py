@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import attrs
 import typer
 
-from penstock.cli.plugin_catalog import From, Unsigned, asked_for, install_offer, search, show, upgrade
+from penstock.cli.plugin_catalog import From, Unsigned, asked_for, install_offer, opened_catalog, search, show, upgrade
 from penstock.errors import InputError, PenstockError, PlatformError, StepFailure
 from penstock.settings import Settings, create_home, load_settings
 
@@ -200,6 +200,7 @@ def install(
 def _install_folder(folder: Path) -> None:
     from penstock.artifacts import open_store
     from penstock.people.users import system_account
+    from penstock.plugins.declared import define_metrics
     from penstock.plugins.folder import open_folder
     from penstock.plugins.installing import Installation, install_folder
     from penstock.plugins.registries.local import LOCAL
@@ -211,6 +212,7 @@ def _install_folder(folder: Path) -> None:
     with hosted_database(settings) as database:
         store = open_store(settings.artifacts_path)
         installed = install_folder(database, store, opened, installation)
+        define_metrics(settings, opened.manifest)
     typer.echo(f"{installed.manifest.full_name}: installed, package {installed.digest[:12]}")
     for line in asked_for(installed.manifest):
         typer.echo(line)
@@ -226,15 +228,11 @@ def uninstall(reference: Annotated[str, typer.Argument(help="name@version")]) ->
         penstock plugin uninstall licence-report@0.1.0
     """
     from penstock.people.users import system_account
-    from penstock.plugins.installing import uninstall as remove
-    from penstock.plugins.resolve import InstalledPlugins, not_installed, parse_reference
-    from penstock.state.database import hosted_database
+    from penstock.plugins.resolve import parse_reference
 
     name, version = parse_reference(reference)
-    with hosted_database(load_settings()) as database:
-        known = InstalledPlugins(database)
-        if not remove(database, name, version, system_account()):
-            raise not_installed(name, version, known.versions(name), known.names())
+    with opened_catalog() as catalog:
+        catalog.uninstall(name, version, actor=system_account())
     typer.echo(f"{reference}: uninstalled")
 
 

@@ -32,7 +32,7 @@ def search(
         penstock plugin search licence
         penstock plugin search --kind scanner --registry hub
     """
-    with _catalog() as catalog:
+    with opened_catalog() as catalog:
         found = catalog.registry(registry).search(" ".join(words or ()), kind)
     table = Table("plugin", "kind", "registry", "what it does", box=None, pad_edge=False)
     for entry in found.entries:
@@ -53,7 +53,7 @@ def show(reference: Reference, registry: From = None) -> None:
 
         penstock plugin show licenses
     """
-    with _catalog() as catalog:
+    with opened_catalog() as catalog:
         offer = _offer(catalog, reference, registry)
         versions = catalog.registry(registry).versions(offer.entry.name)
         installed = [one.manifest.version for one in catalog.installed_of(offer.entry.name)]
@@ -82,7 +82,7 @@ def install_offer(reference: str, registry: str | None, *, unsigned: bool) -> No
     """What `penstock plugin install NAME` does: fetch, check, keep."""
     from penstock.people.users import system_account
 
-    with _catalog() as catalog:
+    with opened_catalog() as catalog:
         offer = _offer(catalog, reference, registry)
         installed = catalog.install(offer, actor=system_account(), unsigned=unsigned)
     typer.echo(f"{installed.manifest.full_name}: installed from {installed.source}, package {installed.digest[:12]}")
@@ -108,7 +108,7 @@ def upgrade(
     from penstock.people.users import system_account
     from penstock.plugins.registries.wire import precedence
 
-    with _catalog() as catalog:
+    with opened_catalog() as catalog:
         known = catalog.installed_of(name)
         if not known:
             raise InputError(f'"{name}" is not installed', remedy=f"penstock plugin install {name}")
@@ -147,7 +147,8 @@ def _offer(catalog: "Catalog", reference: str, registry: str | None) -> "Offer":
 
 
 @contextmanager
-def _catalog() -> Iterator["Catalog"]:
+def opened_catalog() -> Iterator["Catalog"]:
+    """The catalog of the home that the environment names."""
     from penstock.artifacts import open_store
     from penstock.plugins.catalog import Catalog
     from penstock.settings import create_home, load_settings

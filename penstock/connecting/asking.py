@@ -12,7 +12,8 @@ from penstock.errors import PenstockError
 from penstock.forges.clients import Link
 from penstock.forges.clients.wire import Wire
 from penstock.settings import Settings
-from penstock.webhooks.addresses import allowed_hosts, guarded_client
+from penstock.webhooks.addresses import allowed_hosts
+from penstock.webhooks.guarded import guarded_client
 
 _LARGEST_PROBE_BYTES = 1024**2
 _PROBE_S = 5.0

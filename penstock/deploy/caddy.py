@@ -29,7 +29,7 @@ from typing import Any
 
 import attrs
 
-from penstock.deploy.front import Front, can_listen, front_of, keep_front, read_names, servers, tls_apps
+from penstock.deploy.front import Front, blocked_ports, front_of, keep_front, read_names, servers, tls_apps
 from penstock.deploy.slots import SLOTS, filled
 from penstock.errors import PenstockError, PlatformError
 from penstock.settings import Settings, create_home, load_settings
@@ -302,7 +302,7 @@ def _become_caddy(settings: Settings) -> None:
     ports = [port for port in known_ports(folder) if is_free(port)]
     front = front_of(settings)
     keep_front(folder, front)
-    names = read_names(folder) if front and all(can_listen(front.host, port) for port in front.ports) else {}
+    names = read_names(folder) if front and not blocked_ports(front, ports) else {}
     (folder / "start.json").write_text(json.dumps(render(ports, front=front, names=names)))
     binary = _caddy_binary()
     os.chdir(folder)

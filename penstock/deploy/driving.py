@@ -334,7 +334,7 @@ class Drive:
                 take_back(connection, self._release, self._former)
         if goes_live:
             self._release = attrs.evolve(self._release, state="live")
-            names = "".join(f", https://{name}" for name in self._release.configuration.domains)
+            names = "".join(f", {name}" for name in self._release.configuration.domains)
             self._site.log(f"traffic goes to {self._release}: http://127.0.0.1:{port}{names}")
         elif back:
             self._release = attrs.evolve(self._release, state="pending")

@@ -171,6 +171,16 @@ def front_ports(configuration: Mapping[str, Any]) -> set[int]:
     return {int(address.rpartition(":")[2]) for address in listening}
 
 
+def blocked_ports(front: Front, others: Collection[int], shown: Collection[int] = ()) -> tuple[int, ...]:
+    """
+    Which of its two Caddy could not listen on: it would refuse the whole configuration for one of them.
+
+    others: service ports; one may be older than the setting. shown: ports that Caddy serves names on now.
+    """
+    free = (port for port in front.ports if port in shown or can_listen(front.host, port))
+    return tuple(sorted(set(front.ports) - (set(free) - set(others))))
+
+
 def can_listen(host: str, port: int) -> bool:
     """Whether this process could listen there now; on all addresses for "", of those kinds that there are."""
     try:

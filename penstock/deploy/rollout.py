@@ -59,7 +59,8 @@ def deploy(
 
     log: told in lines what happens. Waits while another deployment of the service is under way.
     Raises: StepFailure when the release crashes, does not become or stay healthy, or does not stand its verification,
-    with the last probe's answer and the last lines of its log, and when somebody pinned the service; Cancelled;
+    with the last probe's answer and the last lines of its log, when somebody pinned the service, and when one of its
+    domains is another's or cannot be served; Cancelled;
     PlatformError when keeper, Caddy or database are away. In each case the new instances are stopped, the release has
     failed, and the former one serves.
     """

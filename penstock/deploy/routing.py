@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from penstock.deploy import caddy
 from penstock.deploy.caddy import Upstream
 from penstock.deploy.claims import live_names
-from penstock.deploy.front import can_listen, front_ports, keep_names, running_front
+from penstock.deploy.front import blocked_ports, front_ports, keep_names, running_front
 from penstock.deploy.plan import Service
 from penstock.deploy.releases import of_service
 from penstock.deploy.slots import NOWHERE, Candidate, spread
@@ -67,14 +67,11 @@ def apply_within(connection: sa.Connection, settings: Settings) -> Routing:
     served = caddy.served_ports(running)
     wanted = {upstream.port for upstream in led}
     blocked = {port for port in wanted - served if not caddy.is_free(port)}
-    shown = front_ports(running)
-    front_blocked: list[int] = []
-    if front and names:
-        front_blocked = [port for port in front.ports if port not in shown and not can_listen(front.host, port)]
+    front_blocked = blocked_ports(front, wanted, front_ports(running)) if front and names else ()
     configuration = caddy.render(wanted - blocked, front=front, names={} if front_blocked else names)
     if configuration != running:
         caddy.load_configuration(settings, configuration)
-    return Routing(caddy_answers=True, blocked=tuple(sorted(blocked)), front_blocked=tuple(front_blocked))
+    return Routing(caddy_answers=True, blocked=tuple(sorted(blocked)), front_blocked=front_blocked)
 
 
 def upstreams(connection: sa.Connection) -> list[Upstream]:
@@ -146,7 +143,8 @@ def ensure_route(connection: sa.Connection, service: Service, settings: Settings
         return known
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ALLOCATION_LOCK)))
     others = {port for name, port in settings.ports.items() if name != "apps"}
-    others |= {port for port in (settings.http_port, settings.https_port) if port is not None}
+    front = running_front(caddy.caddy_folder(settings), settings)
+    others |= set(front.ports) if front else set()
     taken = others.union(connection.execute(sa.select(routes.c.port)).scalars())
     port = _next_port(settings.ports["apps"], taken)
     key = {"environment": service.environment, "project": service.project, "service": service.name}

@@ -66,6 +66,15 @@ class Ingest:
             connection.execute(sa.update(runs).where(runs.c.id == run_id).values(ingested_at=sa.func.now()))
         return True
 
+    def told(self) -> None:
+        """Bring in what plugins have told, where no platform's thread does it; what is left waits for the next time."""
+        from penstock.plugins.data.mover import Mover
+
+        try:
+            Mover(self.database, self._warehouse).move_all()
+        except PlatformError as error:
+            _log.warning("what plugins told is not in the warehouse yet: %s", error)
+
     def left_behind(self) -> int:
         """Bring in every finished run that is not there yet. Returns: how many were brought in."""
         wanted = sa.select(runs.c.id).where(runs.c.ingested_at.is_(None), runs.c.finished_at.is_not(None))

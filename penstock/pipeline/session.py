@@ -134,6 +134,8 @@ class RunSession:
         state = records.finish_run(self.services.database, self.info.id, cancelled=cancelled, broken=broken)
         remove_tree(self._folder())
         self.services.ingest.run(self.info.id)
+        if not self.services.platform_up and any(step.type == "step.plugin" for step in self.graph.steps):
+            self.services.ingest.told()
         return state
 
     @contextmanager

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Brought:
-    """Parts of a step's result. told: how many metrics and data were taken."""
+    """Parts of a step's result. told: how many metrics and data were taken; metrics: their last values."""
 
     outputs: Mapping[str, Any]
     scans: tuple[ScanOutcome, ...]
@@ -32,6 +32,7 @@ class Brought:
     artifacts: tuple[Artifact, ...]
     verdict: Verdict | None
     told: int
+    metrics: Mapping[str, float]
 
 
 def bring_in(config: "Config", context: StepContext, manifest: Manifest, left: Left, scope: Scope) -> Brought:
@@ -48,8 +49,8 @@ def bring_in(config: "Config", context: StepContext, manifest: Manifest, left: L
         if listed := list_components(f"{config.name}-{sbom.name}", context, sbom.data):
             bills.append(listed.outcome)
             artifacts.append(listed.artifact)
-    told = take_told(PluginData(context.database, context.settings), scope, manifest, left, context)
-    return Brought(outputs, scans, tuple(bills), tuple(artifacts), _verdict(config, context, scans), told)
+    told, metrics = take_told(PluginData(context.database, context.settings), scope, manifest, left, context)
+    return Brought(outputs, scans, tuple(bills), tuple(artifacts), _verdict(config, context, scans), told, metrics)
 
 
 def _scans(config: "Config", context: StepContext, reports: tuple[Report, ...]) -> Iterator[ScanOutcome]:
@@ -93,15 +94,17 @@ def _verdict(config: "Config", context: StepContext, scans: tuple[ScanOutcome, .
     return judged
 
 
-def take_told(data: PluginData, scope: Scope, manifest: Manifest, left: Left, context: StepContext) -> int:
-    """Metrics and data, those told by Dagster Pipes too. Returns: how many were taken."""
+def take_told(
+    data: PluginData, scope: Scope, manifest: Manifest, left: Left, context: StepContext
+) -> tuple[int, Mapping[str, float]]:
+    """Metrics and data, those told by Dagster Pipes too. Returns: how many were taken, and metrics' last values."""
     pipes = read_messages(left.lines(PIPES), manifest, context.log.line)
     told = Told(manifest)
     metrics = data.take_metrics(scope, told.metrics(_both(left.lines(METRICS), pipes.metrics)))
-    taken = _said(METRICS, metrics, told, context)
+    taken, totals = _said(METRICS, metrics, told, context), told.totals()
     told = Told(manifest)
     more = data.take_data(scope, told.data(_both(left.lines(DATA), pipes.data)))
-    return taken + _said(DATA, more, told, context)
+    return taken + _said(DATA, more, told, context), totals
 
 
 def _both(first: Iterator[bytes], second: tuple[bytes, ...]) -> Iterator[bytes]:

@@ -17,8 +17,9 @@ from sqlalchemy.dialects.postgresql import insert
 from penstock.artifacts.store import ArtifactStore
 from penstock.errors import AccessError, InputError, NotFoundError, PlatformError
 from penstock.pipeline.cancel import CancelToken
+from penstock.plugins.declared import define_metrics, drop_metrics
 from penstock.plugins.folder import open_folder
-from penstock.plugins.installing import Installation, install_folder
+from penstock.plugins.installing import Installation, install_folder, uninstall
 from penstock.plugins.launch import look_at_image
 from penstock.plugins.manifest import Manifest, load_manifest
 from penstock.plugins.registries.composite import CompositeRegistry
@@ -27,7 +28,7 @@ from penstock.plugins.registries.local import DeliveredRegistry, LocalRegistry
 from penstock.plugins.registries.package import unpacked
 from penstock.plugins.registries.signing import PublicKey, check_signed, trusted_keys
 from penstock.plugins.registries.wire import Detail, Entry, Registry, precedence
-from penstock.plugins.resolve import Installed, InstalledPlugins
+from penstock.plugins.resolve import Installed, InstalledPlugins, not_installed
 from penstock.settings import Settings
 from penstock.state.plugin_tables import plugin_lock
 
@@ -150,7 +151,17 @@ class Catalog:
                 _check_same(offer, plugin.manifest)
                 digest = self.image_digest(plugin.manifest.image) if plugin.manifest.image else None
                 self._lock(entry, offer.signed_by)
+                define_metrics(self.settings, plugin.manifest)
                 return install_folder(self.database, self.store, plugin, Installation(entry.source, actor, digest))
+
+    def uninstall(self, name: str, version: str, *, actor: str) -> None:
+        """Let no step use it any more; with its last version go the views of its metrics. Raises: NotFoundError."""
+        known = InstalledPlugins(self.database)
+        found = known.find(name, version)
+        if found is None or not uninstall(self.database, name, version, actor):
+            raise not_installed(name, version, known.versions(name), known.names())
+        if not known.versions(name):
+            drop_metrics(self.settings, found.manifest)
 
     def changes(self, old: Manifest, offer: Offer) -> tuple[Change, ...]:
         """What an upgrade brings, what it may do more first."""

@@ -207,6 +207,7 @@ def _result(context: StepContext, ended: Ended, brought: Brought | None) -> Step
             "bills": brought.bills,
             "artifacts": brought.artifacts,
             "verdict": verdict,
+            "metrics": brought.metrics,
         }
         if brought.told:
             context.log.line(f"{brought.told} metrics and data taken")

@@ -41,6 +41,14 @@ class Told:
     manifest: Manifest
     refused: int = 0
     reasons: list[str] = attrs.field(factory=list)
+    last: dict[tuple[str, bytes], float] = attrs.field(factory=dict)
+
+    def totals(self) -> dict[str, float]:
+        """The last value of each metric that was taken, summed over its labels."""
+        summed: dict[str, float] = {}
+        for (name, _), value in self.last.items():
+            summed[name] = summed.get(name, 0.0) + value
+        return summed
 
     def metrics(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """With unit and kind of the manifest where a line has none."""
@@ -58,6 +66,7 @@ class Told:
                 yield self._refuse(number, f'metric "{shortened(metric.name)}" {wrong}')
                 continue
             declared = self.manifest.metrics[metric.name]
+            self.last[metric.name, bytes(metric.labels)] = metric.value
             if (metric.unit is None and "unit" in declared) or (metric.kind is None and "kind" in declared):
                 metric.unit = metric.unit or declared.get("unit")
                 metric.kind = metric.kind or declared.get("kind")

@@ -142,6 +142,7 @@ class StepResult:
     """
     How a step ended and what it made.
 
+    metrics: what a plugin measured, by name.
     allowed: it did not succeed, and need not (continue_on_error). unneeded: its condition does not hold.
     """
 
@@ -156,6 +157,7 @@ class StepResult:
     bills: tuple[BillOutcome, ...] = ()
     coverage: "tuple[FileCoverage, ...]" = ()
     images: tuple[ImageMade, ...] = ()
+    metrics: Mapping[str, float] = attrs.field(factory=dict)
     cpu_s: float | None = None
     memory_peak_bytes: int | None = None
     reused_from: str | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import httpx
 
 from penstock.errors import PlatformError
-from penstock.webhooks.addresses import guarded_client
+from penstock.webhooks.guarded import guarded_client
 
 LARGEST_BYTES = 64 * 1024
 KEPT_S, KEPT_COUNT = 24 * 3600.0, 16

@@ -201,6 +201,7 @@ def test_metadata_tells_verdict_artifacts_outputs_and_cost() -> None:
         verdict=Verdict("tests", passed=True, summary="3 tests passed", evidence={"tests": 3}),
         artifacts=(Artifact(key="app", path="out", kind="file", digest="ab", size_bytes=7),),
         outputs={"url": "http://127.0.0.1:1", "release": "4"},
+        metrics={"code_lines": 1200.0},
         cpu_s=0.5,
     )
     assert metadata_of(result) == {
@@ -210,6 +211,7 @@ def test_metadata_tells_verdict_artifacts_outputs_and_cost() -> None:
         "artifact/app": "sha256:ab (7 bytes)",
         "output/url": dg.MetadataValue.url("http://127.0.0.1:1"),
         "output/release": "4",
+        "metric/code_lines": 1200.0,
         "cpu_s": 0.5,
     }
 

@@ -35,7 +35,7 @@ def names(files: dict[str, str]) -> list[str]:
 
 
 def step(files: dict[str, str], name: str) -> dict[str, object]:
-    return compile_graph(load_spec(propose(listing(files)).encode())).step(name).model_dump()
+    return compile_graph(load_spec(propose(listing(files)).encode())).step(name).model_dump(exclude_none=True)
 
 
 @pytest.fixture

@@ -1,19 +1,21 @@
 """Names and TLS: services by HTTPS, with certificates of a real ACME server, or of Caddy's own CA."""
 
 import http.client
+import json
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import attrs
 import msgspec
 import pytest
 from cryptography import x509
 
-from penstock.deploy.caddy import caddy_folder, render, running_configuration
-from penstock.deploy.front import Front, can_listen, front_ports, keep_names, read_names
+from penstock.deploy.caddy import caddy_folder, measured_log, render, running_configuration, set_measured
+from penstock.deploy.front import Front, blocked_ports, can_listen, front_ports, keep_names, read_names
 from penstock.deploy.operations import ask_rollback
 from penstock.deploy.plan import DeploymentPlan, Service, ServiceConfiguration
 from penstock.deploy.releases import release_history
@@ -211,6 +213,21 @@ def test_release_that_fails_brings_no_name(site):
     assert site.is_refused("new.example.org")
 
 
+def test_requests_by_name_are_measured(site):
+    """A canary's analysis sees them as it sees those at the service's port."""
+    site.deploy("measured", "v1", "measured.example.org")
+    wait_until_served(site, "measured.example.org", "v1")
+    port = urlsplit(site.platform.url("measured")).port
+    log = measured_log(site.platform.settings, port)
+    assert not log.exists() or not log.read_text()
+    set_measured(site.platform.settings, port, measured=True)
+    assert site.get("measured.example.org") == (200, "v1")
+    assert wait_until(lambda: len(log.read_text().splitlines()) == 1, limit_s=20)
+    line = json.loads(log.read_text())
+    assert (line["status"], line["upstream"].partition(":")[0]) == (200, "127.0.0.1")
+    assert "measured.example.org" not in log.read_text()
+
+
 def test_shell_without_the_settings_takes_no_name_away(site):
     """What was said where Caddy was started holds for everybody who changes its configuration."""
     site.deploy("elsewhere", "v1", "elsewhere.example.org")
@@ -244,20 +261,20 @@ def test_caddys_own_ca(site):
         own.deploy("own", "v1", "own.example.org")
         wait_until_served(own, "own.example.org", "v1")
         assert own.redirect("own.example.org", "/") == (308, f"https://own.example.org:{own.https_port}/")
+    wait_until_served(site, "own.example.org", "v1")
 
 
 def test_port_that_somebody_took(site):
     """A deployment that needs it fails and says so; services without a name are served, and names when it is free."""
-    platform, message = site.platform, f"Caddy cannot serve taken.example.org on port {site.https_port}; see who"
+    platform, message = site.platform, rf"Caddy cannot serve taken\.example\.org on port {site.https_port}"
     site.deploy("taken", "v1", "taken.example.org")
     wait_until_served(site, "taken.example.org", "v1")
     platform.kill(platform.caddy)
     with socket.create_server(("127.0.0.1", site.https_port)):
         platform.start_caddy()
         assert platform.answers("taken", "v1")
-        with pytest.raises(PlatformError, match="Caddy cannot serve taken.example.org on port") as caught:
+        with pytest.raises(PlatformError, match=message):
             site.deploy("taken", "v2", "taken.example.org")
-        assert message in str(caught.value)
         site.deploy("nameless", "v1")
     wait_until_served(site, "taken.example.org", "v1")
 
@@ -288,6 +305,7 @@ def test_way_back_to_a_name_that_another_has_by_now_is_refused(site):
     assert (ended.state, ended.release_id) == ("failed", None)
     assert "lent.example.org is the name of shop/borrower in production" in (ended.trouble or "")
     assert platform.answers("lender", "v2")
+    wait_until_served(site, "lent.example.org", "v1")
 
 
 PLAN = {
@@ -380,6 +398,17 @@ def test_names_that_cannot_be_read_are_none(tmp_path: Path):
         assert read_names(tmp_path) == {}
     keep_names(tmp_path, {"a.example.org": 8710})
     assert read_names(tmp_path) == {"a.example.org": 8710}
+
+
+def test_port_of_a_service_that_is_older_than_the_setting():
+    """Caddy would refuse everything for two servers on one port: it serves no names instead."""
+    first = free_block(2)
+    front = msgspec.structs.replace(FRONT, host="127.0.0.1", http_port=first, https_port=first + 1)
+    assert blocked_ports(front, [first + 2]) == ()
+    assert blocked_ports(front, [first + 1]) == (first + 1,)
+    with socket.create_server(("127.0.0.1", first)):
+        assert blocked_ports(front, []) == (first,)
+        assert blocked_ports(front, [], shown=[first]) == ()
 
 
 def test_address_that_cannot_be_listened_on():

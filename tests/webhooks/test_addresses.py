@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from penstock.errors import AccessError, InputError, PlatformError
-from penstock.webhooks.addresses import check_address, guarded_client
+from penstock.webhooks.addresses import check_address
+from penstock.webhooks.guarded import guarded_client
 
 
 def leads_to(*addresses: str):

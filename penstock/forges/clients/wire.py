@@ -14,7 +14,8 @@ import attrs
 
 from penstock.errors import AccessError, InputError, PlatformError
 from penstock.forges.clients.values import Asset, Shown
-from penstock.webhooks.addresses import Allowed, check_address, guarded_client
+from penstock.webhooks.addresses import Allowed, check_address
+from penstock.webhooks.guarded import guarded_client
 
 if TYPE_CHECKING:
     import httpx

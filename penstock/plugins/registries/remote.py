@@ -35,7 +35,8 @@ from penstock.plugins.registries.wire import (
     newest_first,
     newest_of_each,
 )
-from penstock.webhooks.addresses import Allowed, guarded_client
+from penstock.webhooks.addresses import Allowed
+from penstock.webhooks.guarded import guarded_client
 
 FRESH_S = 300.0
 T = TypeVar("T")
