@@ -4,10 +4,10 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from penstock.api.approvals import number_in
-from penstock.api.models import Name
+from penstock.api.models import Moment, Name
 from penstock.api.paging import PAGED, link_next, write_cursor
 from penstock.people.audit import list_changes
 
@@ -35,7 +35,7 @@ def list_audit(
     actor: Name | None = None,
     action: Annotated[Name | None, Query(description="In full, or its thing: `run` for run.cancel and others.")] = None,
     subject: Name | None = None,
-    since: Annotated[AwareDatetime | None, Query(description="Then or later; with a time zone.")] = None,
+    since: Annotated[Moment | None, Query(description="Then or later; with a time zone.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Annotated[str | None, Query(max_length=1000, description="Of the Link header of the page before.")] = None,
 ) -> list[ChangeOut]:

@@ -1,10 +1,11 @@
 """What the API takes and gives."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from penstock.events.inbox import EventRecord
 from penstock.pipeline.log import LogLine
@@ -22,6 +23,16 @@ Name = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]*$")
 Commit = Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$", description="The full hash of a commit.")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, 64 hex digits.")]
 ArtifactKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+def _written(value: object) -> object:
+    """Pydantic takes bare numbers for seconds; a moment is written out."""
+    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d", value):
+        raise ValueError("write it as 2026-01-02T03:04:05Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written), Field(description="RFC 3339, with its zone.")]
 
 
 class _Model(BaseModel):

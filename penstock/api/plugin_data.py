@@ -8,7 +8,6 @@ import asyncio
 import json
 import logging
 import math
-import re
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -19,11 +18,11 @@ from typing import IO, Annotated, Any, Literal
 import attrs
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.concurrency import run_in_threadpool
 
 from penstock.api.bodies import told_length, too_large
-from penstock.api.models import Name
+from penstock.api.models import Moment, Name
 from penstock.api.paging import PAGED, link_next
 from penstock.api.problems import HttpError, problems
 from penstock.api.queries import only_known
@@ -156,16 +155,6 @@ class DatumOut(_Row):
     kind: str
     key: str | None
     value: JsonValue
-
-
-def _written(value: object) -> object:
-    """Pydantic takes bare numbers for seconds; a moment is written out."""
-    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d", value):
-        raise ValueError("write it as 2026-01-02T03:04:05Z")
-    return value
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_written), Field(description="RFC 3339, with its zone.")]
 
 
 class _RowsQuery(_Model):

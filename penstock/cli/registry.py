@@ -53,7 +53,7 @@ COMMANDS: Mapping[str, Command] = {
     "group": Command("people", "groups", "Groups of people."),
     "token": Command("people", "tokens", "Tokens for the API, with what they let do."),
     "release": Command("release", "app", "What is live where, and what was: look, go back, go forward, hold."),
-    "rollout": Command("release", "rollout_app", "Rollouts: watch how a release takes over, hold it, hurry it, take it back."),
+    "rollout": Command("release", "rollout_app", "Rollouts: watch how a release takes over."),
     "environment": Command("environment", "app", "Where releases go, and the rules for getting there."),
     "shell": Command("shell", "shell", "Open a shell in the workspace that a failed step left."),
     "template": Command("template", "app", "The platform's library of pipeline templates."),

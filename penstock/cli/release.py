@@ -220,7 +220,7 @@ def unpin(service: ServiceName, environment: Environment = None, why: Why = "") 
 @rollout_app.callback()
 def _rollouts() -> None:
     """
-    Rollouts: watch how a release takes over, hold it, hurry it, take it back.
+    Rollouts: watch how a release takes over. Hold it, hurry it, take it back.
 
     Examples:
 
