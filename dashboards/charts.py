@@ -185,6 +185,24 @@ def lead_time_by_week(weeks: pd.DataFrame) -> alt.Chart:
     )
 
 
+def metric_over_time(rows: pd.DataFrame, title: str) -> alt.Chart:
+    """
+    A line per project of one metric.
+
+    rows: one per measurement: `project`, `measured_at`, `value`. title: the metric with its unit.
+    """
+    return (
+        alt.Chart(rows, height=170)
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("measured_at:T", title=None),
+            y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=True)),
+            color=alt.Color("project:N", legend=alt.Legend(orient="top", title=None)),
+            tooltip=["project", "commit", "value", alt.Tooltip("measured_at:T", format="%Y-%m-%d %H:%M")],
+        )
+    )
+
+
 def _stacked(
     rows: pd.DataFrame, x: str, by: str, colours: dict[str, str], title: str, *, amount: str = "count():Q"
 ) -> alt.Chart:

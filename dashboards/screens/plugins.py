@@ -7,10 +7,13 @@ from typing import Any
 
 import streamlit as st
 
+from dashboards.charts import metric_over_time
 from dashboards.connecting import asked, keep_notice, take_notice
 from dashboards.markup import Column, Content, facts, join, page_link, table, tag
+from dashboards.reading import lake
 from dashboards.showing import ago, empty, head, put, run_link, said_plainly, section, span, state, trouble
 from penstock.errors import PenstockError
+from penstock.warehouse.measured import metrics_of_plugin
 
 KINDS = ("every kind", "scanner", "report", "deployer", "notify", "build", "test", "policy", "other")
 INSTALLED = (Column("plugin"), Column("version"), Column("kind"), Column("from"), Column("what it does", "wide"))
@@ -78,6 +81,7 @@ def _one(name: str, version: str | None) -> None:
     put(facts(_facts(detail)))
     _buttons(detail)
     _uses(name)
+    _metrics(name)
     _docs(detail)
     if others := [one for one in detail["versions"] if one["version"] != offer["version"]]:
         links = (
@@ -172,6 +176,16 @@ def _uses(name: str) -> None:
     if uses := _users(name):
         section("Used by")
         put(table(USES, map(_use_row, uses), caption="Steps that run it"))
+
+
+def _metrics(name: str) -> None:
+    measured = lake(metrics_of_plugin, plugin=name)
+    if measured.empty:
+        return
+    section("What it measured", "in the last 90 days; values with labels are summed")
+    for (metric, unit), rows in measured.groupby(["name", measured["unit"].fillna("")]):
+        title = f"{metric} ({unit})" if unit else str(metric)
+        st.altair_chart(metric_over_time(rows, title), alt=f"{title} over time")
 
 
 def _use_row(use: Mapping[str, Any]) -> tuple[Content, ...]:
