@@ -111,7 +111,7 @@ MISTAKES = [
     ("SELECT *\nFROM runs\nWHER x = 1", "SQL line 3: syntax error"),
     ("SELECT 1; SELECT 2", "these are 2 queries; write one"),
     ("FROM findngs", 'no table is called "findngs"; did you mean "findings"?'),
-    ("FROM nothing_like_it", "there are artifacts, commits"),
+    ("FROM nothing_like_it", "there are approvals, artifacts, commits"),
     ("SELECT severty FROM findings", "severity"),
     ("SELECT frobnicate(1)", "frobnicate"),
     ("SELECT 'x'::INT", "Could not convert string 'x' to INT32"),
