@@ -8,8 +8,9 @@ import pytest
 import sqlalchemy as sa
 from plugin_runs import Bench, write_plugin
 
-from penstock.state.plugin_tables import plugin_intake, plugin_tokens
+from penstock.state.plugin_tables import plugin_tokens
 from penstock.vault import open_vault
+from penstock.warehouse import connect, warehouse_location
 
 COUNT = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
 
@@ -134,9 +135,11 @@ echo '{{"kind": "thing", "value": {{"id": 2}}}}' >>$ci/data.jsonl"""
     assert "2 findings" in seen.log()
     assert 'metrics.jsonl: line 2: metric "unknown" is not declared' in seen.log()
     assert 'data.jsonl: line 2: data of kind thing: value.id: "one" is no integer' in seen.log()
-    with bench.services.database.connect() as connection:
-        rows = connection.execute(sa.select(plugin_intake.c.kind, plugin_intake.c.rows, plugin_intake.c.plugin)).all()
-    assert sorted(tuple(row) for row in rows) == [("data", 2, "probe"), ("metrics", 1, "probe")]
+    with connect(warehouse_location(bench.services.settings), read_only=True) as lake:
+        measured = lake.sql("SELECT plugin, name, value, unit FROM plugin_metrics").fetchall()
+        told = lake.sql("SELECT plugin, kind, value FROM plugin_data ORDER BY value").fetchall()
+    assert measured == [("probe", "lines", 12, "lines")]
+    assert told == [("probe", "thing", '{"id": 1}'), ("probe", "thing", '{"id": 2}')]
     strict = bench.run(fail_on_severity="medium")
     assert (strict.step().state, str(strict.step().reason)[:10]) == ("failed", "2 findings")
 
