@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import socket
@@ -342,7 +343,8 @@ def test_killed_engine_is_no_failure_of_the_step(own_engine: DockerEngine, home:
         assert wait_until(lambda: bool(ended), limit_s=90)
     (error,) = ended
     assert isinstance(error, PlatformError)
-    assert "lost the container while step ran: no engine is there" in str(error)
+    # Asked while it died, or after that.
+    assert re.search("lost the container while step ran: (no engine is there|the engine went away)", str(error))
     own_engine.start()
     assert contract.engine.reap(contract.run_id) == 1
     assert ends_soon(seconds)
